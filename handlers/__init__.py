@@ -1,0 +1,1 @@
+"""Built-in handlers, registered exactly as a third party's are."""

@@ -1,0 +1,105 @@
+"""Finds plugins by their entry points and collects their handlers into one catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import pluggy
+from pydantic import ValidationError
+
+from ..runtime.core.shape import describe_error
+from .handler import Handler
+from .hooks import ENTRY_POINT_GROUP, HookSpecifications
+
+ConfigFaults = Sequence[tuple[tuple[str | int, ...], str]]
+
+
+class PluginError(Exception):
+    """A plugin cannot be used; the message names its distribution, its entry point and the cause."""
+
+
+class Catalogue(Mapping[str, Handler]):
+    """The handlers that exist, by name."""
+
+    def __init__(self, handlers: Iterable[Handler]) -> None:
+        self._handlers: dict[str, Handler] = {}
+        for handler in handlers:
+            if handler.name in self._handlers:
+                raise PluginError(f"two handlers are called {handler.name!r}")
+            self._handlers[handler.name] = handler
+        self.config_checks: Mapping[str, Callable[[Mapping[str, Any]], ConfigFaults]] = {
+            handler.name: _config_check(handler) for handler in self._handlers.values()
+        }
+
+    def __getitem__(self, name: str) -> Handler:
+        return self._handlers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+
+def discover(settings: Mapping[str, Any], plugins: Iterable[object] = ()) -> Catalogue:
+    """The handlers of every installed plugin, and of `plugins`, which are given as objects.
+
+    Raises `PluginError` for one that cannot be imported, breaks the hook's specification, or
+    registers a name that another has.
+    """
+    manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
+    manager.add_hookspecs(HookSpecifications)
+    entries = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for entry in sorted(entries, key=lambda entry: (entry.dist.name if entry.dist else "", entry.name)):
+        origin = f"{entry.dist.name if entry.dist else 'unknown'} (entry point {entry.name})"
+        try:
+            manager.register(entry.load(), name=origin)
+        except Exception as error:
+            raise PluginError(f"plugin {origin} cannot be loaded: {type(error).__name__}: {error}") from error
+    for plugin in plugins:
+        manager.register(plugin)
+    return Catalogue(_collect(manager, settings))
+
+
+def _collect(manager: pluggy.PluginManager, settings: Mapping[str, Any]) -> Iterator[Handler]:
+    owners: dict[str, str] = {}
+    for implementation in manager.hook.workflow_engine_handlers.get_hookimpls():
+        caller = manager.subset_hook_caller(
+            "workflow_engine_handlers",
+            [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin],
+        )
+        try:
+            [handlers] = caller(settings=settings)
+        except Exception as error:
+            raise PluginError(
+                f"plugin {implementation.plugin_name} fails to register: {type(error).__name__}: {error}"
+            ) from error
+        for handler in handlers:
+            if not isinstance(handler, Handler):
+                raise PluginError(
+                    f"plugin {implementation.plugin_name} registers {handler!r}, which is no handler: use @handler"
+                )
+            if handler.name in owners:
+                raise PluginError(
+                    f"the handler {handler.name!r} is registered by {owners[handler.name]} and "
+                    f"by {implementation.plugin_name}; remove one of them"
+                )
+            owners[handler.name] = str(implementation.plugin_name)
+            yield handler
+
+
+def _config_check(handler: Handler) -> Callable[[Mapping[str, Any]], ConfigFaults]:
+    model = handler.config_model
+
+    def check(config: Mapping[str, Any]) -> ConfigFaults:
+        if model is None:
+            return ()
+        try:
+            model.model_validate(config)
+        except ValidationError as error:
+            return [(detail["loc"], describe_error(detail, model)) for detail in error.errors(include_url=False)]
+        return ()
+
+    return check

@@ -1,0 +1,1 @@
+"""The runtime: the pure core, the ports, and the loops that drive them."""

@@ -1,0 +1,47 @@
+"""How the command line tells what went wrong: on standard error, in words, with an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ...config import SettingsError
+from ...plugins.discovery import PluginError
+from ..errors import EngineError
+
+FAILURE = 1
+USAGE_ERROR = 2
+
+
+class UsageError(Exception):
+    """The command was called in a way that cannot work."""
+
+
+@dataclass
+class Outcome:
+    """The exit code, once it is known."""
+
+    code: int = FAILURE
+
+
+@contextmanager
+def reporting_errors() -> Iterator[Outcome]:
+    """Turn expected errors into a message and an exit code; anything else is a fault and shows its trace."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except (UsageError, SettingsError, PluginError) as error:
+        outcome.code = USAGE_ERROR
+        report(str(error))
+    except EngineError as error:
+        outcome.code = USAGE_ERROR if error.problems else FAILURE
+        report(f"{(type(error).__doc__ or '').strip()}: {error}")
+        for problem in error.problems:
+            report(f"  {problem.path}: {problem.message}")
+
+
+def report(message: str) -> None:
+    """A line on standard error."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,86 @@
+"""`workflow-engine serve`: the whole engine in one process, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from typing import Any
+
+from aiohttp import web
+
+from ... import __version__
+from ...config import load_settings
+from ...observability.logs import configure_logging
+from ..api.app import build_app
+from ..errors import SetupError
+from ..process import Runtime, running
+from .errors import FAILURE
+from .event_loop import run_to_end
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(*, host: str | None, port: int | None, demo: bool) -> int:
+    """Serve until told to stop; returns the exit code. Arguments go before the environment."""
+    given = {"api_host": host, "api_port": port, "demo_mode": True if demo else None}
+    settings = load_settings({name: value for name, value in given.items() if value is not None})
+    configure_logging(settings.log_level, settings.log_format)
+    if settings.demo_mode:
+        log.warning("demo mode: call_external_service and llm_service are mocks")
+    return run_to_end(_serve(Runtime(settings)))
+
+
+async def _serve(built: Runtime) -> int:
+    stop = _stop_on_signals()
+    async with running(lambda: built) as runtime:
+        runner = await _listen(runtime)
+        failed = asyncio.get_running_loop().create_task(runtime.failed())
+        stopped = asyncio.get_running_loop().create_task(stop.wait())
+        await asyncio.wait([failed, stopped], return_when=asyncio.FIRST_COMPLETED)
+        runtime.engine.stop_accepting()
+        await runner.cleanup()
+        code = FAILURE if failed.done() else 0
+        for task in (failed, stopped):
+            task.cancel()
+    log.info("stopped")
+    return code
+
+
+async def _listen(runtime: Runtime) -> web.AppRunner:
+    settings = runtime.settings
+    app = build_app(
+        runtime.engine,
+        store=runtime.store,
+        version=__version__,
+        owner_works=runtime.is_healthy,
+        slots=settings.worker_concurrency,
+    )
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.api_host, settings.api_port).start()
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {settings.api_host}:{settings.api_port}: {error.strerror}; set API_HOST and API_PORT"
+        ) from error
+    address: Any = runner.addresses[0]
+    print(f"workflow-engine {__version__} listening on http://{address[0]}:{address[1]}", flush=True)
+    return runner
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set at the first signal; a second one ends the process at once, which loses nothing but time."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(FAILURE)
+        stop.set()
+
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop

@@ -1,0 +1,51 @@
+"""Time, identifiers and chance: the one seam through which they come in, so that a test can own them."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the engine gets time, identifiers and chance from."""
+
+    def now(self) -> int:
+        """Wall-clock time in milliseconds since the epoch. May jump; for what is stored and shown."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; the event loop's clock."""
+
+    def chance(self) -> float:
+        """A draw from [0, 1)."""
+
+    def new_id(self) -> str:
+        """A new identifier: a version 7 UUID, so that identifiers sort by the time they were made."""
+
+
+class SystemClock:
+    """The real one."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(os.urandom(16))
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def chance(self) -> float:
+        return self._random.random()
+
+    def new_id(self) -> str:
+        return format_uuid7(self.now(), int.from_bytes(os.urandom(10)))
+
+
+def format_uuid7(now: int, random_bits: int) -> str:
+    """A version 7 UUID of `now` (epoch milliseconds) and at least 74 random bits (RFC 9562)."""
+    low = (0b10 << 62) | (random_bits & ((1 << 62) - 1))
+    high = ((now & ((1 << 48) - 1)) << 16) | 0x7000 | ((random_bits >> 62) & 0xFFF)
+    digits = f"{high:016x}{low:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

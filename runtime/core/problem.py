@@ -1,0 +1,65 @@
+"""What is wrong with something a user gave us: where, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+MAX_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem. `path` is where it is, as in `dag.nodes[3].config.url`; `message` what and how to mend."""
+
+    path: str
+    message: str
+
+
+class InvalidDocument(Exception):
+    """A document a user gave breaks rules; `problems` names all of them, at least one."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in problems[:3]))
+        self.problems = tuple(problems)
+
+
+def join_path(base: str, segments: Iterable[str | int]) -> str:
+    """`base` extended by keys and indexes: `join_path("a", ["b", 0])` is `a.b[0]`."""
+    path = base
+    for segment in segments:
+        if isinstance(segment, int):
+            path += f"[{segment}]"
+        elif segment.isidentifier():
+            path += f".{segment}" if path else segment
+        else:
+            path += f"[{show(segment)}]"
+    return path
+
+
+def show(value: object) -> str:
+    """A short, one-line, printable form of a value for a message."""
+    text = ascii_safe(value)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[: MAX_SHOWN_CHARACTERS - 3] + "..."
+
+
+def ascii_safe(value: object) -> str:
+    """`repr` that cannot fail and never grows with the size of a container."""
+    if isinstance(value, str):
+        return repr(value[: MAX_SHOWN_CHARACTERS + 1])
+    if isinstance(value, dict):
+        return f"an object with {len(value)} keys"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)} items"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the names nearest to `word`, or the empty string."""
+    near = difflib.get_close_matches(word[:128], list(known)[:2_000], n=3, cutoff=0.6)
+    if not near:
+        return ""
+    return "; did you mean " + " or ".join(repr(name) for name in near) + "?"

@@ -1,0 +1,1 @@
+"""The owner of executions: takes events, decides, commits, dispatches."""

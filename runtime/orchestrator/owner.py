@@ -1,0 +1,332 @@
+"""The owner of a partition: takes every event that waits, decides, commits, acts. In that order.
+
+Nothing is dispatched before the commit that decided it, and nothing is forgotten before the commit
+that took it in: outcomes stay in hand until then. After a failure nobody can explain, memory is
+dropped and everything is loaded again from the store, which is the only truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+from ..clock import Clock
+from ..core.graph import Graph
+from ..core.machine import (
+    ConsumedCommand,
+    Effects,
+    Execution,
+    Outcome,
+    apply_cancel,
+    apply_outcome,
+    apply_retry_due,
+    fold,
+    parked_until,
+    resume,
+)
+from ..core.state import WorkflowState
+from ..errors import PartitionLost, StoreUnavailable
+from ..failpoints import failpoint
+from ..graphs import Graphs
+from ..ports import CommitBatch, ExecutionUpdate, LoadedExecution, Store, Transport
+from .timers import Timers
+
+log = logging.getLogger(__name__)
+
+MAX_LOADED_EXECUTIONS = 20_000
+MAX_LOADS_PER_TURN = 500
+SWEEP_SECONDS = 5.0
+PARK_SECONDS = 10.0
+LONGEST_BACKOFF_SECONDS = 5.0
+
+
+class Pool(Protocol):
+    """What the owner needs of whoever runs attempts."""
+
+    def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> None:
+        """Queue nodes whose attempt may start."""
+
+    def running(self, execution_id: str) -> list[tuple[int, int]]:
+        """The (node, attempt) of an execution that run now."""
+
+    def cancel(self, execution_ids: Iterable[str]) -> None:
+        """Stop what runs of these executions."""
+
+
+class Owner:
+    """Owns one partition from `run` on, until it is stopped."""
+
+    def __init__(
+        self,
+        *,
+        partition: int,
+        name: str,
+        store: Store,
+        transport: Transport,
+        pool: Pool,
+        graphs: Graphs,
+        clock: Clock,
+    ) -> None:
+        self._partition = partition
+        self._name = name
+        self._store = store
+        self._transport = transport
+        self._pool = pool
+        self._graphs = graphs
+        self._clock = clock
+        self._version = 0
+        self._executions: dict[str, Execution] = {}
+        self._timers = Timers()
+        self._in_hand: list[Outcome] = []
+        self._to_load: dict[str, None] = {}
+        self._set_aside: dict[str, str] = {}
+        self._backlog = False
+        self._next_sweep = 0.0
+        self._next_parked_due: int | None = None
+        self._careful = False
+        self._stopping = False
+        self.ready = asyncio.Event()
+
+    @property
+    def loaded_count(self) -> int:
+        """How many executions are in memory."""
+        return len(self._executions)
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """Executions that cannot be loaded or committed, with the reason; looked at again after a restart."""
+        return dict(self._set_aside)
+
+    def stop(self) -> None:
+        """Make `run` return after one last turn, which commits every outcome that has come in."""
+        self._stopping = True
+        self._transport.nudge()
+
+    async def run(self) -> None:
+        """Own the partition until `stop`. Raises `PartitionLost` when somebody else has taken it."""
+        self._version = await self._store.take_partition(self._partition, self._name)
+        self.ready.set()
+        failures = 0
+        while True:
+            last = self._stopping
+            try:
+                await self._turn()
+                failures = 0
+            except PartitionLost:
+                raise
+            except Exception as error:  # noqa: BLE001  the loop that everything depends on must not end
+                failures += 1
+                await self._start_over(error, failures)
+            if last:
+                return
+            await self._transport.wait(0 if self._stopping else self._seconds_to_next_look())
+
+    async def _turn(self) -> None:
+        """One batch: take, load, decide, commit, act."""
+        inbox = self._transport.take()
+        self._in_hand += inbox.outcomes
+        await self._sweep()
+        effects = Effects()
+        await self._load(inbox.wake_ups, effects)
+        outcomes = self._select_outcomes()
+        for outcome in outcomes:
+            execution = self._executions.get(outcome.execution_id)
+            if execution is not None:
+                apply_outcome(execution, outcome, effects)
+        for execution, node in self._timers.take_due(self._clock.monotonic()):
+            apply_retry_due(execution, node, effects)
+        await self._settle(effects)
+        handled = set(map(id, outcomes))
+        self._in_hand = [outcome for outcome in self._in_hand if id(outcome) not in handled]
+        if self._in_hand or self._to_load:
+            self._transport.nudge()
+        elif self._careful:
+            self._careful = False
+
+    async def _settle(self, effects: Effects) -> None:
+        """First durable, then done."""
+        await self._commit(effects)
+        self._act(effects)
+
+    async def _commit(self, effects: Effects) -> None:
+        """Make a batch durable. While the store cannot take it, wait: it has not happened then."""
+        batch = self._batch(effects)
+        if not (batch.attempts or batch.executions or batch.commands):
+            return
+        failpoint("owner.commit.before")
+        backoff = 0.1
+        while True:
+            try:
+                self._version = await self._store.commit(batch)
+                break
+            except StoreUnavailable as error:
+                if self._stopping:
+                    raise
+                log.error("cannot commit, trying again in %g s: %s", backoff, error)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+        failpoint("owner.commit.after")
+
+    def _act(self, effects: Effects) -> None:
+        """What the committed batch asked for."""
+        now = self._clock.monotonic()
+        for execution, node, delay in effects.timers:
+            self._timers.add(execution, node, now + delay / 1000)
+        for execution in effects.finished:
+            self._evict(execution)
+        self._pool.cancel([e.execution_id for e in effects.finished if e.state is not WorkflowState.COMPLETED])
+        for execution in effects.touched.values():
+            if execution.parked:
+                self._evict(execution)
+        if effects.dispatch:
+            self._pool.dispatch(effects.dispatch)
+        failpoint("owner.dispatched")
+        self._transport.publish(effects.touched.keys())
+
+    def _batch(self, effects: Effects) -> CommitBatch:
+        now = self._clock.now()
+        updates = [
+            ExecutionUpdate(execution.execution_id, execution.state, execution.error, now, None)
+            for execution in effects.finished
+        ]
+        for execution in effects.touched.values():
+            if execution.state is WorkflowState.RUNNING:
+                update = self._park(execution, now)
+                if update is not None:
+                    updates.append(update)
+        return CommitBatch(self._partition, self._version, effects.rows, updates, effects.commands)
+
+    def _park(self, execution: Execution, now: int) -> ExecutionUpdate | None:
+        """Park an execution that only waits for a far retry; unpark one that goes on. None: as it was."""
+        due_at = parked_until(execution)
+        if due_at is not None and due_at - now > PARK_SECONDS * 1000:
+            execution.parked = True
+            if self._next_parked_due is None or due_at < self._next_parked_due:
+                self._next_parked_due = due_at
+            return ExecutionUpdate(execution.execution_id, execution.state, None, None, due_at)
+        if execution.parked:
+            execution.parked = False
+            return ExecutionUpdate(execution.execution_id, execution.state, None, None, None)
+        return None
+
+    def _select_outcomes(self) -> list[Outcome]:
+        """Outcomes of what is loaded; all of them, or one execution's while looking for a culprit."""
+        waiting = [outcome for outcome in self._in_hand if outcome.execution_id not in self._to_load]
+        if not self._careful or not waiting:
+            return waiting
+        return [outcome for outcome in waiting if outcome.execution_id == waiting[0].execution_id]
+
+    async def _sweep(self) -> None:
+        """The safety net: find what a lost wake-up, a crash or a full memory has left behind."""
+        now = self._clock.monotonic()
+        parked_due = self._next_parked_due is not None and self._next_parked_due <= self._clock.now()
+        room = MAX_LOADED_EXECUTIONS - len(self._executions)
+        room_again = self._backlog and room > MAX_LOADED_EXECUTIONS // 4
+        if now < self._next_sweep and not parked_due and not room_again:
+            return
+        limit = MAX_LOADED_EXECUTIONS + len(self._set_aside) + 1
+        work = await self._store.find_work(self._partition, self._clock.now(), limit)
+        self._next_parked_due = work.next_due_at
+        self._next_sweep = now + SWEEP_SECONDS
+        self._backlog = len(work.execution_ids) >= limit
+        for execution_id in work.execution_ids:
+            if execution_id not in self._executions:
+                self._to_load[execution_id] = None
+
+    async def _load(self, wake_ups: Collection[str], effects: Effects) -> None:
+        """Load what is wanted and not in memory, and take all its commands."""
+        loaded_and_woken = [execution_id for execution_id in wake_ups if execution_id in self._executions]
+        self._to_load.update((execution_id, None) for execution_id in wake_ups if execution_id not in self._executions)
+        for outcome in self._in_hand:
+            if outcome.execution_id not in self._executions:
+                self._to_load[outcome.execution_id] = None
+        if loaded_and_woken:
+            for command in await self._store.read_cancels(loaded_and_woken):
+                apply_cancel(self._executions[command.execution_id], command.command_id, self._clock.now(), effects)
+        if not self._to_load:
+            return
+        wanted = self._choose_loads()
+        for loaded in await self._store.load(wanted):
+            try:
+                graph = await self._graphs.get(loaded.record.definition_id)
+                self._adopt(loaded, graph, effects)
+            except (LookupError, AssertionError, ValueError, TypeError) as error:
+                self._put_aside(loaded.record.execution_id, f"cannot be loaded: {type(error).__name__}: {error}")
+        for execution_id in wanted:
+            self._to_load.pop(execution_id, None)
+
+    def _choose_loads(self) -> list[str]:
+        """The next executions to load: what has outcomes in hand first, the rest as far as there is room."""
+        for execution_id in [known for known in self._to_load if known in self._set_aside]:
+            del self._to_load[execution_id]
+        room = max(0, MAX_LOADED_EXECUTIONS - len(self._executions))
+        with_outcomes = {outcome.execution_id for outcome in self._in_hand}
+        wanted = [execution_id for execution_id in self._to_load if execution_id in with_outcomes]
+        others = [execution_id for execution_id in self._to_load if execution_id not in with_outcomes]
+        if len(others) > room:
+            self._backlog = True
+            for execution_id in others[room:]:
+                del self._to_load[execution_id]
+        wanted += others[:room]
+        return wanted[: 1 if self._careful else MAX_LOADS_PER_TURN]
+
+    def _adopt(self, loaded: LoadedExecution, graph: Graph, effects: Effects) -> None:
+        """Take an execution into memory and set it going, unless it has ended."""
+        record = loaded.record
+        unconsumed = [command for command in loaded.commands if not command.consumed]
+        if record.state is not WorkflowState.RUNNING:
+            effects.commands += [ConsumedCommand(command.command_id, None) for command in unconsumed]
+            return
+        execution = fold(record.execution_id, graph, record.input_text or b"{}", loaded.attempts)
+        execution.parked = record.parked_until is not None
+        self._executions[record.execution_id] = execution
+        if unconsumed:
+            for command in unconsumed:
+                apply_cancel(execution, command.command_id, self._clock.now(), effects)
+            return
+        resume(execution, self._pool.running(record.execution_id), self._clock.now(), effects)
+
+    def _evict(self, execution: Execution) -> None:
+        execution.detached = True
+        self._executions.pop(execution.execution_id, None)
+
+    def _put_aside(self, execution_id: str, reason: str) -> None:
+        log.error("execution %s is set aside until the next start: %s", execution_id, reason)
+        self._set_aside[execution_id] = reason
+        self._to_load.pop(execution_id, None)
+        self._in_hand = [outcome for outcome in self._in_hand if outcome.execution_id != execution_id]
+        execution = self._executions.get(execution_id)
+        if execution is not None:
+            self._evict(execution)
+
+    async def _start_over(self, error: Exception, failures: int) -> None:
+        """Drop memory, keep the outcomes in hand, and own the partition anew: no earlier commit can land then."""
+        backoff = min(0.1 * 2 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
+        log.error("starting over from the store in %g s: %s", backoff, error, exc_info=error)
+        if self._careful and self._in_hand and failures > 2:
+            self._put_aside(self._in_hand[0].execution_id, f"{type(error).__name__}: {error}")
+        self._careful = True
+        for execution in list(self._executions.values()):
+            self._evict(execution)
+        self._timers.clear()
+        self._to_load.clear()
+        self._next_sweep = 0.0
+        while not self._stopping:
+            await asyncio.sleep(backoff)
+            try:
+                self._version = await self._store.take_partition(self._partition, self._name)
+                return
+            except Exception as again:  # noqa: BLE001  until the store is back there is nothing else to do
+                log.error("cannot take the partition, trying again in %g s: %s", backoff, again)
+
+    def _seconds_to_next_look(self) -> float:
+        now = self._clock.monotonic()
+        due = self._next_sweep
+        timer_due = self._timers.next_due()
+        if timer_due is not None:
+            due = min(due, timer_due)
+        if self._next_parked_due is not None:
+            due = min(due, now + (self._next_parked_due - self._clock.now()) / 1000)
+        return max(0.0, due - now)

@@ -1,0 +1,211 @@
+"""The ports: what the engine asks of the world. Each verb says what is atomic, and what may be repeated.
+
+`Store` is the truth. `Transport` is how the parts of the engine talk; everything in it may be lost at
+any moment and costs time only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from .core.machine import AttemptRow, ConsumedCommand, Outcome
+from .core.state import WorkflowState
+
+
+class DefinitionRecord(NamedTuple):
+    """A stored definition. `body` is its JSON text, `digest` the SHA-256 of its canonical JSON."""
+
+    definition_id: str
+    name: str
+    version: int
+    digest: str
+    body: bytes
+    created_at: int
+
+
+class NewDefinition(NamedTuple):
+    """A definition to store unless one of that name and digest exists."""
+
+    definition_id: str
+    name: str
+    digest: str
+    body: bytes
+
+
+class NewExecution(NamedTuple):
+    """An execution to create: PENDING, or RUNNING with its inputs when `input_text` is given."""
+
+    execution_id: str
+    partition: int
+    input_text: bytes | None
+    created_at: int
+
+
+class ExecutionRecord(NamedTuple):
+    """A stored execution. Times in epoch milliseconds; `error` is JSON text; `input_text` is None while PENDING."""
+
+    execution_id: str
+    definition_id: str
+    partition: int
+    state: WorkflowState
+    input_text: bytes | None
+    error: str | None
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    parked_until: int | None
+
+
+class CommandRecord(NamedTuple):
+    """A stored cancel. `sequence` is its place in the history once it was consumed and had an effect."""
+
+    command_id: int
+    execution_id: str
+    created_at: int
+    consumed: bool
+    sequence: int | None
+
+
+class LoadedExecution(NamedTuple):
+    """Everything of one execution, as of one moment: its row, its attempts by sequence, its commands by id."""
+
+    record: ExecutionRecord
+    attempts: Sequence[AttemptRow]
+    commands: Sequence[CommandRecord]
+
+
+class ExecutionUpdate(NamedTuple):
+    """What a commit writes to an execution's row."""
+
+    execution_id: str
+    state: WorkflowState
+    error: str | None
+    completed_at: int | None
+    parked_until: int | None
+
+
+class CommitBatch(NamedTuple):
+    """What one commit makes durable for one partition: all of it or nothing."""
+
+    partition: int
+    version: int
+    attempts: Sequence[AttemptRow]
+    executions: Sequence[ExecutionUpdate]
+    commands: Sequence[ConsumedCommand]
+
+
+class Work(NamedTuple):
+    """What a look found: executions that want an owner's attention, and when the next parked one is due."""
+
+    execution_ids: Sequence[str]
+    next_due_at: int | None
+
+
+class StoreHealth(NamedTuple):
+    """How the store is: `ok`, and a line for people."""
+
+    ok: bool
+    detail: str
+
+
+class Store(Protocol):
+    """The truth. Every write is one atomic step. It is durable when its call returns, has not happened
+    when it raises `StoreUnavailable` or `PartitionLost`, and after anything else that is unknown."""
+
+    async def open(self) -> None:
+        """Make ready: migrate, lock. Raises `StoreUnusable` saying what is wrong and how to mend it."""
+
+    async def close(self) -> None:
+        """Release everything. Safe to call twice, and without `open`."""
+
+    async def create_execution(
+        self, definition: NewDefinition | str, execution: NewExecution
+    ) -> tuple[str, str]:
+        """Store an execution, and its definition unless that exists: returns (execution id, definition id).
+
+        `definition` is a definition's id when it is known to be stored. The same name and digest reuse
+        the stored definition; the same name with another digest makes the name's next version.
+        """
+
+    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
+        """PENDING becomes RUNNING with these inputs; False when it was not PENDING (any more)."""
+
+    async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
+        """PENDING becomes CANCELLED; False when it was not PENDING (any more)."""
+
+    async def add_cancel(self, execution_id: str, created_at: int) -> None:
+        """Store a cancel for the execution's owner to consume."""
+
+    async def take_partition(self, partition: int, owner: str) -> int:
+        """Become the owner: raises the partition's version, which fences every former owner; returns it."""
+
+    async def commit(self, batch: CommitBatch) -> int:
+        """Make a batch durable, if the partition's version is still `batch.version`; returns the next version.
+
+        Raises `PartitionLost` when it is not: then nothing was written.
+        """
+
+    async def find_work(self, partition: int, now: int, limit: int) -> Work:
+        """The oldest `limit` RUNNING executions that are not parked or due, or have a cancel unconsumed."""
+
+    async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
+        """The executions with everything of them, as of one moment. Unknown ids are left out."""
+
+    async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
+        """The unconsumed cancels of these executions, in the order they were stored."""
+
+    async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
+        """One execution with everything of it but outputs, as of one moment."""
+
+    async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
+        """One execution's row."""
+
+    async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
+        """The outputs of completed nodes, in the order asked for."""
+
+    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
+        """One definition."""
+
+    async def health(self) -> StoreHealth:
+        """Whether the store answers. Never raises."""
+
+
+class Inbox(NamedTuple):
+    """What waited for an owner."""
+
+    wake_ups: Collection[str]
+    outcomes: Sequence[Outcome]
+
+
+class Transport(Protocol):
+    """How the parts of the engine talk. Nothing here is durable, and nothing needs to be."""
+
+    def wake(self, execution_id: str) -> None:
+        """Tell the execution's owner to look at it. May be lost: the sweep finds it then."""
+
+    def hand_in(self, outcome: Outcome) -> None:
+        """Give an attempt's outcome to the execution's owner. Never refused."""
+
+    def nudge(self) -> None:
+        """Let `wait` return although nothing came in."""
+
+    async def wait(self, timeout_seconds: float) -> None:
+        """Until something comes in, or `nudge`, or the time has passed. For one waiter, the owner."""
+
+    def take(self) -> Inbox:
+        """Everything that waits, at once; each thing is handed out once."""
+
+    def publish(self, execution_ids: Collection[str]) -> None:
+        """Tell whoever follows these executions that something committed has changed."""
+
+    def follow(self, execution_id: str) -> AbstractContextManager[Follower]:
+        """Follow an execution's changes."""
+
+
+class Follower(Protocol):
+    """Somebody who follows an execution."""
+
+    async def changed(self, timeout_seconds: float) -> bool:
+        """Wait until something has changed since the last call; False when the time passed instead."""

@@ -1,0 +1,152 @@
+"""The composition root: builds every part, starts and stops them in order.
+
+Benchmarks and the simulation build their runtimes here too, with another store, clock or handlers,
+and otherwise the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from ..config import Settings
+from ..plugins.discovery import Catalogue, discover
+from . import failpoints
+from .clock import Clock, SystemClock
+from .core.graph import NodeDefaults
+from .core.retry import RetryPolicy
+from .engine import EMBEDDED_PARTITION, Engine
+from .graphs import Graphs
+from .orchestrator.owner import Owner
+from .ports import Store, Transport
+from .store.sqlite import SqliteStore
+from .transport.local import LocalTransport
+from .worker.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """One process's parts, built and wired but not started: `start`, then `stop`, once each."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        catalogue: Catalogue | None = None,
+        plugins: Iterable[object] = (),
+    ) -> None:
+        failpoints.configure(settings.failpoints)
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
+        self.store: Store = store or SqliteStore(settings.sqlite_path, self.clock)
+        self.transport: Transport = transport or LocalTransport()
+        self._http: ClientSession | None = None
+        graphs = Graphs(self.store, node_defaults(settings))
+        self.pool = WorkerPool(
+            concurrency=settings.worker_concurrency,
+            handlers=self.catalogue,
+            clock=self.clock,
+            hand_in=self.transport.hand_in,
+            on_start=lambda execution_id: self.transport.publish((execution_id,)),
+            http=self._http_session,
+        )
+        self.owner = Owner(
+            partition=EMBEDDED_PARTITION,
+            name=self.clock.new_id(),
+            store=self.store,
+            transport=self.transport,
+            pool=self.pool,
+            graphs=graphs,
+            clock=self.clock,
+        )
+        self.engine = Engine(
+            store=self.store,
+            transport=self.transport,
+            graphs=graphs,
+            config_checks=self.catalogue.config_checks,
+            clock=self.clock,
+            running=self.pool.running,
+        )
+        self._owning: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the store, start the worker pool, own the partition. Raises `SetupError` when it cannot."""
+        await self.store.open()
+        self.pool.start()
+        self._owning = asyncio.get_running_loop().create_task(self.owner.run(), name="owner")
+        ready = asyncio.get_running_loop().create_task(self.owner.ready.wait())
+        await asyncio.wait([ready, self._owning], return_when=asyncio.FIRST_COMPLETED)
+        if self._owning.done():
+            ready.cancel()
+            await self._owning
+
+    async def failed(self) -> None:
+        """Return only when the owner has ended before it was told to; raises what ended it."""
+        assert self._owning is not None
+        await asyncio.shield(self._owning)
+
+    async def stop(self) -> None:
+        """Take nothing more, let running attempts finish, commit, close. Never waits for a handler that hangs."""
+        self.engine.stop_accepting()
+        await self.pool.stop(self.settings.worker_graceful_shutdown_timeout)
+        self.owner.stop()
+        if self._owning is not None:
+            await asyncio.wait([self._owning])
+            if not self._owning.cancelled() and self._owning.exception() is not None:
+                log.error("the owner ended with an error", exc_info=self._owning.exception())
+        if self._http is not None:
+            await self._http.close()
+        await self.store.close()
+
+    def is_healthy(self) -> bool:
+        """Whether the owner is at work."""
+        return self._owning is not None and not self._owning.done()
+
+    def _http_session(self) -> ClientSession:
+        if self._http is None:
+            from .worker.egress import create_session  # noqa: PLC0415  most workflows never need it: 150 ms
+
+            self._http = create_session(allow_private=self.settings.allow_private_addresses)
+        return self._http
+
+
+@asynccontextmanager
+async def running(build: Callable[[], Runtime]) -> AsyncIterator[Runtime]:
+    """A started runtime, stopped at the end however it comes."""
+    runtime = build()
+    try:
+        await runtime.start()
+        yield runtime
+    finally:
+        await runtime.stop()
+
+
+def node_defaults(settings: Settings) -> NodeDefaults:
+    """What nodes get where their definition is silent, by the settings."""
+    policy = RetryPolicy(
+        settings.retry_max_retries,
+        settings.retry_initial_delay,
+        settings.retry_max_delay,
+        settings.retry_exponential_base,
+        settings.retry_jitter,
+    )
+    return NodeDefaults(policy, settings.handler_timeout_seconds)
+
+
+def plugin_settings(settings: Settings) -> dict[str, object]:
+    """The settings as plugins see them: by lower-case name, secrets as text."""
+    secret = settings.llm_api_key
+    return {**settings.model_dump(), "llm_api_key": secret.get_secret_value() if secret else None}
+
+

@@ -1,0 +1,183 @@
+"""The Store in memory, for tests and simulation: the same contract, nothing durable but the object itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..core.machine import AttemptRow
+from ..core.state import NodeState, WorkflowState
+from ..errors import PartitionLost
+from ..ports import (
+    CommandRecord,
+    CommitBatch,
+    DefinitionRecord,
+    ExecutionRecord,
+    LoadedExecution,
+    NewDefinition,
+    NewExecution,
+    StoreHealth,
+    Work,
+)
+
+
+class MemoryStore:
+    """The tables as dictionaries. Every verb is one step of the event loop, and so atomic."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, DefinitionRecord] = {}
+        self.executions: dict[str, ExecutionRecord] = {}
+        self.attempts: dict[str, dict[tuple[str, int], AttemptRow]] = {}
+        self.commands: dict[int, CommandRecord] = {}
+        self.versions: dict[int, int] = {}
+
+    async def open(self) -> None:
+        """Nothing to make ready."""
+
+    async def close(self) -> None:
+        """Nothing to release: the tables stay, as a file would."""
+
+    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
+        if isinstance(definition, str):
+            definition_id = definition
+        else:
+            definition_id = self._ensure_definition(definition, execution.created_at)
+        running = execution.input_text is not None
+        self.executions[execution.execution_id] = ExecutionRecord(
+            execution.execution_id,
+            definition_id,
+            execution.partition,
+            WorkflowState.RUNNING if running else WorkflowState.PENDING,
+            execution.input_text,
+            None,
+            execution.created_at,
+            execution.created_at if running else None,
+            None,
+            None,
+        )
+        return execution.execution_id, definition_id
+
+    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
+        record = self.executions.get(execution_id)
+        if record is None or record.state is not WorkflowState.PENDING:
+            return False
+        self.executions[execution_id] = record._replace(
+            state=WorkflowState.RUNNING, input_text=input_text, started_at=started_at
+        )
+        return True
+
+    async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
+        record = self.executions.get(execution_id)
+        if record is None or record.state is not WorkflowState.PENDING:
+            return False
+        self.executions[execution_id] = record._replace(state=WorkflowState.CANCELLED, completed_at=completed_at)
+        return True
+
+    async def add_cancel(self, execution_id: str, created_at: int) -> None:
+        command_id = len(self.commands) + 1
+        self.commands[command_id] = CommandRecord(command_id, execution_id, created_at, False, None)
+
+    async def take_partition(self, partition: int, owner: str) -> int:
+        self.versions[partition] = self.versions.get(partition, 0) + 1
+        return self.versions[partition]
+
+    async def commit(self, batch: CommitBatch) -> int:
+        if self.versions.get(batch.partition) != batch.version:
+            raise PartitionLost(f"partition {batch.partition} is no longer at version {batch.version}")
+        for row in batch.attempts:
+            key = (row.node_id, row.attempt)
+            if key in self.attempts.get(row.execution_id, {}):
+                raise AssertionError(f"a second outcome of {row.execution_id} {key}")
+        for row in batch.attempts:
+            self.attempts.setdefault(row.execution_id, {})[row.node_id, row.attempt] = row
+        for update in batch.executions:
+            record = self.executions[update.execution_id]
+            if record.state is WorkflowState.RUNNING:
+                self.executions[update.execution_id] = record._replace(
+                    state=update.state,
+                    error=update.error,
+                    completed_at=update.completed_at,
+                    parked_until=update.parked_until,
+                )
+        for command in batch.commands:
+            self.commands[command.command_id] = self.commands[command.command_id]._replace(
+                consumed=True, sequence=command.sequence
+            )
+        self.versions[batch.partition] = batch.version + 1
+        return batch.version + 1
+
+    async def find_work(self, partition: int, now: int, limit: int) -> Work:
+        found = {
+            record.execution_id
+            for record in self.executions.values()
+            if record.partition == partition
+            and record.state is WorkflowState.RUNNING
+            and (record.parked_until is None or record.parked_until <= now)
+        }
+        for command in self.commands.values():
+            record = self.executions[command.execution_id]
+            if not command.consumed and record.partition == partition:
+                found.add(command.execution_id)
+        due = [
+            record.parked_until
+            for record in self.executions.values()
+            if record.partition == partition
+            and record.state is WorkflowState.RUNNING
+            and record.parked_until is not None
+            and record.parked_until > now
+        ]
+        return Work(sorted(found)[:limit], min(due, default=None))
+
+    async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
+        return [self._loaded(execution_id) for execution_id in execution_ids if execution_id in self.executions]
+
+    async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
+        return [
+            command
+            for command in self.commands.values()
+            if not command.consumed and command.execution_id in execution_ids
+        ]
+
+    async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
+        if execution_id not in self.executions:
+            return None
+        loaded = self._loaded(execution_id)
+        return loaded._replace(attempts=[row._replace(output=None) for row in loaded.attempts])
+
+    async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
+        return self.executions.get(execution_id)
+
+    async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
+        outputs = {
+            row.node_id: row.output
+            for row in self.attempts.get(execution_id, {}).values()
+            if row.state is NodeState.COMPLETED and row.output is not None
+        }
+        return [(node_id, outputs[node_id]) for node_id in node_ids if node_id in outputs]
+
+    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
+        return self.definitions.get(definition_id)
+
+    async def health(self) -> StoreHealth:
+        return StoreHealth(True, "in memory")
+
+    def _ensure_definition(self, definition: NewDefinition, created_at: int) -> str:
+        same_name = [record for record in self.definitions.values() if record.name == definition.name]
+        for record in same_name:
+            if record.digest == definition.digest:
+                return record.definition_id
+        self.definitions[definition.definition_id] = DefinitionRecord(
+            definition.definition_id,
+            definition.name,
+            len(same_name) + 1,
+            definition.digest,
+            definition.body,
+            created_at,
+        )
+        return definition.definition_id
+
+    def _loaded(self, execution_id: str) -> LoadedExecution:
+        return LoadedExecution(
+            self.executions[execution_id],
+            sorted(self.attempts.get(execution_id, {}).values(), key=lambda row: row.sequence),
+            [command for command in self.commands.values() if command.execution_id == execution_id],
+        )

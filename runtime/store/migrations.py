@@ -1,0 +1,67 @@
+"""Brings a SQLite database to the schema of this version: each migration once, all or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+from ...sql import Migration, load_migrations, load_queries
+from ..errors import StoreUnusable
+
+_DIALECT = "sqlite"
+
+
+def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
+    """Apply what is missing, in one transaction; returns the names of what was applied.
+
+    `connection` must be in autocommit mode. Raises `StoreUnusable` when the database is of a newer
+    version, or an applied migration is not the one that this version has.
+    """
+    queries = load_queries(_DIALECT)
+    migrations = load_migrations(_DIALECT)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(queries["create_migrations_table"])
+        applied = connection.execute(queries["list_migrations"]).fetchall()
+        missing = missing_migrations(migrations, applied)
+        for migration in missing:
+            for statement in split_statements(migration.text):
+                connection.execute(statement)
+            connection.execute(
+                queries["insert_migration"], (migration.number, migration.name, migration.digest, now)
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return [f"{migration.number:04}_{migration.name}" for migration in missing]
+
+
+def missing_migrations(
+    migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str]]
+) -> Sequence[Migration]:
+    """What is still to be applied. Raises `StoreUnusable` when what was applied does not fit."""
+    if len(applied) > len(migrations):
+        number, name, _ = applied[-1]
+        raise StoreUnusable(
+            f"the database has migration {number:04}_{name}, which this version does not know: it was used by a "
+            "newer version; run that version, or restore an older copy of the database"
+        )
+    for migration, (number, name, digest) in zip(migrations, applied, strict=False):
+        if (migration.number, migration.digest) != (number, digest):
+            raise StoreUnusable(
+                f"migration {number:04}_{name} was applied to the database with another content than this "
+                "version's; run the version that made the database, or restore a copy"
+            )
+    return migrations[len(applied) :]
+
+
+def split_statements(text: str) -> Iterator[str]:
+    """The statements of a script one by one (`executescript` would commit before it starts)."""
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,258 @@
+"""The one connection that writes: a thread of its own, and one transaction for all that waits.
+
+While a transaction is under way, the next writes gather. They then share one transaction and one
+fsync, each with its own result. When the shared transaction fails, each write is tried alone, so that
+only the culprit fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ...sql import load_queries
+from ..core.state import WorkflowState
+from ..errors import PartitionLost, StoreOutcomeUnknown, StoreUnavailable
+from ..failpoints import failpoint
+from ..ports import CommitBatch, NewDefinition, NewExecution
+
+_ROWS_PER_STATEMENT = (256, 32, 4, 1)
+
+_PASSING_FAULTS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "the database is locked by another process",
+    sqlite3.SQLITE_LOCKED: "the database is locked",
+    sqlite3.SQLITE_READONLY: "the database is read-only",
+    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_NOMEM: "there is no memory left",
+}
+
+
+class CreateExecution(NamedTuple):
+    """Create an execution; its result is the definition's id."""
+
+    definition: NewDefinition | str
+    execution: NewExecution
+
+
+class Trigger(NamedTuple):
+    """Trigger an execution; its result is whether it was PENDING."""
+
+    execution_id: str
+    input_text: bytes
+    started_at: int
+
+
+class Run(NamedTuple):
+    """Any other write: a function of the connection; its result is the function's."""
+
+    function: Callable[[sqlite3.Connection], Any]
+
+
+Write = CreateExecution | Trigger | CommitBatch | Run
+
+
+class SqliteWriter:
+    """Groups writes into transactions on a thread of its own."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._queries = load_queries("sqlite")
+        self._waiting: list[tuple[Write, asyncio.Future[Any]]] = []
+        self._transaction: asyncio.Future[None] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._closing = False
+
+    async def open(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        """Connect, and call `prepare` with the connection, on the writing thread."""
+        self._connection = await self._on_thread(self._connect)
+        await self._on_thread(prepare, self._connection)
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close. Safe to call twice."""
+        self._closing = True
+        while self._transaction is not None:
+            await asyncio.wait([self._transaction])
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await self._on_thread(connection.close)
+        self._thread.shutdown(wait=True)
+
+    async def write(self, write: Write) -> Any:
+        """Do one write; returns its result once it is durable.
+
+        Raises `StoreUnavailable` when it has not happened, `StoreOutcomeUnknown` when that cannot be
+        known, `PartitionLost` for a commit that missed its fence.
+        """
+        if self._closing or self._connection is None:
+            raise StoreUnavailable("the store is closed")
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((write, result))
+        if self._transaction is None:
+            # Not at once: what else is asked for in this turn of the loop shares the transaction.
+            self._transaction = loop.create_future()
+            loop.call_soon(self._begin)
+        return await result
+
+    def _begin(self) -> None:
+        batch, self._waiting = self._waiting, []
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, [write for write, _ in batch])
+        work.add_done_callback(lambda done: self._finish(batch, done))
+
+    def _finish(self, batch: list[tuple[Write, asyncio.Future[Any]]], done: asyncio.Future[list[Any]]) -> None:
+        finished = self._transaction
+        assert finished is not None
+        if self._waiting:
+            self._transaction = asyncio.get_running_loop().create_future()
+            self._begin()
+        else:
+            self._transaction = None
+        finished.set_result(None)
+        error = done.exception()
+        results: Sequence[Any] = [error] * len(batch) if error is not None else done.result()
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _transact(self, writes: list[Write]) -> list[Any]:
+        """All writes in one transaction; one by one when that fails. A result may be an exception."""
+        try:
+            return self._transact_together(writes)
+        except Exception as error:  # noqa: BLE001  whatever it is belongs to one of the writes
+            if len(writes) == 1:
+                return [_translate(error)]
+        return [self._transact([write])[0] for write in writes]
+
+    def _transact_together(self, writes: list[Write]) -> list[Any]:
+        connection = self._connection
+        assert connection is not None
+        failpoint("store.transaction.begin")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            results = self._apply(connection, writes)
+            failpoint("store.transaction.commit")
+        except BaseException:
+            _roll_back(connection)
+            raise
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            # A commit that failed for want of space or a lock is still open and can be rolled back;
+            # after an input/output error nobody knows what reached the disk.
+            _roll_back(connection)
+            if _primary_code(error) == sqlite3.SQLITE_IOERR:
+                raise StoreOutcomeUnknown(f"the disk reported an error during a commit: {error}") from error
+            raise
+        failpoint("store.transaction.committed")
+        return results
+
+    def _apply(self, connection: sqlite3.Connection, writes: list[Write]) -> list[Any]:
+        results: list[Any] = [None] * len(writes)
+        new_rows: list[tuple[Any, ...]] = []
+        triggers: dict[str, tuple[int, Trigger]] = {}
+        for position, write in enumerate(writes):
+            if isinstance(write, CreateExecution):
+                definition_id = self._ensure_definition(connection, write)
+                new_rows.append(_execution_row(definition_id, write.execution))
+                results[position] = definition_id
+            elif isinstance(write, Trigger):
+                results[position] = False
+                triggers.setdefault(write.execution_id, (position, write))
+        self._execute_rows(connection, "insert_executions", new_rows)
+        rows = [trigger for _, trigger in triggers.values()]
+        for (execution_id,) in self._execute_rows(connection, "trigger_executions", rows):
+            results[triggers[execution_id][0]] = True
+        for position, write in enumerate(writes):
+            if isinstance(write, CommitBatch):
+                results[position] = self._commit(connection, write)
+            elif isinstance(write, Run):
+                results[position] = write.function(connection)
+        return results
+
+    def _ensure_definition(self, connection: sqlite3.Connection, write: CreateExecution) -> str:
+        definition = write.definition
+        if isinstance(definition, str):
+            return definition
+        found = connection.execute(self._queries["find_definition"], (definition.name, definition.digest)).fetchone()
+        if found is not None:
+            return str(found[0])
+        values = (definition.definition_id, definition.name, definition.digest, definition.body)
+        connection.execute(self._queries["insert_definition"], (*values, write.execution.created_at))
+        return definition.definition_id
+
+    def _commit(self, connection: sqlite3.Connection, batch: CommitBatch) -> int | PartitionLost:
+        failpoint("store.commit.fence")
+        fenced = connection.execute(self._queries["fence"], (batch.partition, batch.version))
+        if fenced.rowcount != 1:
+            return PartitionLost(f"partition {batch.partition} is no longer at version {batch.version}")
+        self._execute_rows(connection, "insert_attempts", batch.attempts)
+        failpoint("store.commit.attempts")
+        self._execute_rows(connection, "update_executions", batch.executions)
+        if batch.commands:
+            connection.executemany(self._queries["consume_command"], batch.commands)
+        return batch.version + 1
+
+    def _execute_rows(
+        self, connection: sqlite3.Connection, query: str, rows: Sequence[tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
+        """Run a query that takes `:rows`, in as few statements as possible; returns what it returns."""
+        returned: list[tuple[Any, ...]] = []
+        position = 0
+        while position < len(rows):
+            left = len(rows) - position
+            count = next(size for size in _ROWS_PER_STATEMENT if size <= left)
+            chunk = rows[position : position + count]
+            text = _with_rows(self._queries[query], count, len(chunk[0]))
+            returned += connection.execute(text, [value for row in chunk for value in row]).fetchall()
+            position += count
+        return returned
+
+
+@lru_cache(maxsize=64)
+def _with_rows(query: str, rows: int, columns: int) -> str:
+    row = "(" + ", ".join("?" * columns) + ")"
+    return query.replace(":rows", ", ".join([row] * rows))
+
+
+def _execution_row(definition_id: str, execution: NewExecution) -> tuple[Any, ...]:
+    running = execution.input_text is not None
+    return (
+        execution.execution_id,
+        definition_id,
+        execution.partition,
+        WorkflowState.RUNNING if running else WorkflowState.PENDING,
+        execution.input_text,
+        execution.created_at,
+        execution.created_at if running else None,
+    )
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _translate(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.Error):
+        fault = _PASSING_FAULTS.get(_primary_code(error))
+        if fault is not None:
+            return StoreUnavailable(f"{fault} ({error})")
+    return error

@@ -1,0 +1,1 @@
+"""Implementations of the Transport port: how the parts of the engine talk."""

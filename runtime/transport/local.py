@@ -1,0 +1,96 @@
+"""The Transport within one process: lists that the owner swaps out, and one future that it waits on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from ..core.machine import Outcome
+from ..ports import Inbox
+
+
+class LocalTransport:
+    """In-process queues. Bounded by what is loaded and by how many attempts run at once."""
+
+    def __init__(self) -> None:
+        self._wake_ups: dict[str, None] = {}
+        self._outcomes: list[Outcome] = []
+        self._nudged = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._followers: dict[str, set[_LocalFollower]] = {}
+
+    def wake(self, execution_id: str) -> None:
+        self._wake_ups[execution_id] = None
+        self._arrived()
+
+    def hand_in(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self._arrived()
+
+    def nudge(self) -> None:
+        self._nudged = True
+        self._arrived()
+
+    async def wait(self, timeout_seconds: float) -> None:
+        if self._outcomes or self._wake_ups or self._nudged or timeout_seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_seconds, _resolve, self._waiter)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def take(self) -> Inbox:
+        wake_ups, self._wake_ups = self._wake_ups, {}
+        outcomes, self._outcomes = self._outcomes, []
+        self._nudged = False
+        return Inbox(wake_ups.keys(), outcomes)
+
+    def publish(self, execution_ids: Collection[str]) -> None:
+        if not self._followers:
+            return
+        for execution_id in execution_ids:
+            for follower in self._followers.get(execution_id, ()):
+                follower.notify()
+
+    @contextmanager
+    def follow(self, execution_id: str) -> Iterator[_LocalFollower]:
+        follower = _LocalFollower()
+        followers = self._followers.setdefault(execution_id, set())
+        followers.add(follower)
+        try:
+            yield follower
+        finally:
+            followers.discard(follower)
+            if not followers:
+                self._followers.pop(execution_id, None)
+
+    def _arrived(self) -> None:
+        if self._waiter is not None:
+            _resolve(self._waiter)
+
+
+class _LocalFollower:
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        self._event.set()
+
+    async def changed(self, timeout_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,1 @@
+"""The worker pool: runs attempts of nodes."""

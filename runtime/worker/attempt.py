@@ -1,0 +1,115 @@
+"""One attempt of a node: resolve its configuration, run its handler, and say how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ...plugins.context import NodeContext
+from ...plugins.handler import Handler
+from ..core.graph import Graph
+from ..core.json_text import InvalidJson, JsonTooLarge, encode
+from ..core.limits import MAX_NODE_OUTPUT_BYTES
+from ..core.machine import AttemptError, Execution
+from ..core.problem import join_path
+from ..core.shape import describe_error
+from .failure import ConfigInvalid, describe_bad_output, describe_failure
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+
+class Delivery(NamedTuple):
+    """An attempt handed to the pool. `execution` is looked at only for permission and inputs."""
+
+    execution: Execution
+    node: int
+    attempt: int
+
+
+class AttemptInputs:
+    """What one attempt can see of its execution: parameters and the outputs of its ancestors.
+
+    The scope of its templates. Values are parsed when asked for, for this attempt alone, so that no
+    handler can change what another one gets.
+    """
+
+    __slots__ = ("_execution", "_graph", "_node", "_parameters", "_parsed")
+
+    def __init__(self, execution: Execution, node: int) -> None:
+        self._execution = execution
+        self._graph: Graph = execution.graph
+        self._node = node
+        self._parameters: Mapping[str, Any] | None = None
+        self._parsed: dict[str, Any] = {}
+
+    def parameters(self) -> Mapping[str, Any]:
+        if self._parameters is None:
+            self._parameters = json.loads(self._execution.input_text)
+        assert self._parameters is not None
+        return self._parameters
+
+    def has_output(self, node_id: str) -> bool:
+        return self._graph.descends_from_input_node(self._node)
+
+    def output(self, node_id: str) -> Any:
+        if node_id not in self._parsed:
+            output = self._execution.outputs[self._graph.index_of[node_id]]
+            assert output is not None, f"{node_id} is an ancestor, so its output is there"
+            self._parsed[node_id] = json.loads(output)
+        return self._parsed[node_id]
+
+    def dependency_outputs(self) -> Sequence[tuple[str, bytes]]:
+        """The outputs of the direct dependencies, as JSON text."""
+        node_ids, outputs = self._graph.node_ids, self._execution.outputs
+        return [(node_ids[index], outputs[index] or b"null") for index in self._graph.dependencies[self._node]]
+
+
+async def run_attempt(
+    delivery: Delivery, handler: Handler, http: Callable[[], ClientSession]
+) -> tuple[bytes | None, AttemptError | None]:
+    """Run the handler; returns (output as JSON text, None) or (None, error).
+
+    Whatever the handler raises ends here, except what only the caller can judge: `CancelledError`
+    and `GeneratorExit`.
+    """
+    execution, node, attempt = delivery
+    graph = execution.graph
+    inputs = AttemptInputs(execution, node)
+    context = NodeContext(
+        execution_id=execution.execution_id,
+        node_id=graph.node_ids[node],
+        attempt=attempt,
+        timeout_seconds=graph.timeouts_seconds[node],
+        input_text=execution.input_text,
+        dependency_outputs=inputs.dependency_outputs,
+        http=http,
+    )
+    try:
+        config = graph.configs[node].renderer.render(inputs)
+        if handler.config_model is not None:
+            config = _validated(handler, config)
+        result = await handler.run(config, context)
+    except Exception as error:  # noqa: BLE001  a handler may raise anything; it is an outcome, not a fault of ours
+        return None, describe_failure(error)
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, describe_failure(error)
+    try:
+        return encode(result, MAX_NODE_OUTPUT_BYTES), None
+    except (InvalidJson, JsonTooLarge) as error:
+        return None, describe_bad_output(error)
+
+
+def _validated(handler: Handler, config: Any) -> Any:
+    assert handler.config_model is not None
+    try:
+        return handler.config_model.model_validate(config)
+    except ValidationError as error:
+        faults = [
+            f"{join_path('config', detail['loc'])} {describe_error(detail, handler.config_model)}"
+            for detail in error.errors(include_url=False)
+        ]
+        raise ConfigInvalid("; ".join(faults)) from None

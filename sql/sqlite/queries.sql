@@ -1,0 +1,143 @@
+-- Named queries for SQLite. `:rows` stands for as many "(?, ?, ...)" as a batch has rows: one statement
+-- for many rows costs one step, and so gives up the interpreter's lock once, not once a row.
+
+-- name: create_migrations_table
+-- The list of applied migrations.
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number     INTEGER PRIMARY KEY,
+    name       TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    applied_at INTEGER NOT NULL
+) STRICT;
+
+-- name: list_migrations
+-- What has been applied.
+SELECT number, name, digest FROM schema_migrations ORDER BY number;
+
+-- name: insert_migration
+-- Note an applied migration.
+INSERT INTO schema_migrations (number, name, digest, applied_at) VALUES (?, ?, ?, ?);
+
+-- name: find_definition
+-- The definition of that name and digest.
+SELECT definition_id FROM definitions WHERE name = ? AND digest = ?;
+
+-- name: insert_definition
+-- A definition as the next version of its name.
+INSERT INTO definitions (definition_id, name, version, digest, body, created_at)
+SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5 FROM definitions WHERE name = ?2;
+
+-- name: insert_executions
+-- New executions, PENDING or RUNNING.
+INSERT INTO executions (execution_id, definition_id, "partition", state, input_text, created_at, started_at)
+VALUES :rows;
+
+-- name: trigger_executions
+-- PENDING becomes RUNNING; returns those that did.
+WITH triggered (execution_id, input_text, started_at) AS (VALUES :rows)
+UPDATE executions
+SET state = 'RUNNING', input_text = triggered.input_text, started_at = triggered.started_at
+FROM triggered
+WHERE executions.execution_id = triggered.execution_id AND executions.state = 'PENDING'
+RETURNING execution_id;
+
+-- name: cancel_pending
+-- PENDING becomes CANCELLED, if it still is PENDING.
+UPDATE executions SET state = 'CANCELLED', completed_at = ?2 WHERE execution_id = ?1 AND state = 'PENDING';
+
+-- name: insert_cancel
+-- A cancel for the owner to consume.
+INSERT INTO commands (execution_id, created_at) VALUES (?, ?);
+
+-- name: take_partition
+-- Own a partition: its version goes up, so that every former owner's commit misses.
+INSERT INTO partitions ("partition", version, owner) VALUES (?1, 1, ?2)
+ON CONFLICT ("partition") DO UPDATE SET version = version + 1, owner = ?2
+RETURNING version;
+
+-- name: fence
+-- The condition of every commit: nobody has taken the partition, and no older commit can land later.
+UPDATE partitions SET version = version + 1 WHERE "partition" = ? AND version = ?;
+
+-- name: insert_attempts
+-- The outcomes of one batch.
+INSERT INTO attempts
+    (execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at)
+VALUES :rows;
+
+-- name: update_executions
+-- What a batch changed in executions. Only a RUNNING one changes: a terminal state is final.
+WITH changed (execution_id, state, error, completed_at, parked_until) AS (VALUES :rows)
+UPDATE executions
+SET state = changed.state, error = changed.error, completed_at = changed.completed_at,
+    parked_until = changed.parked_until
+FROM changed
+WHERE executions.execution_id = changed.execution_id AND executions.state = 'RUNNING';
+
+-- name: consume_command
+-- A command has been consumed, with its place in the history.
+UPDATE commands SET consumed = 1, sequence = ?2 WHERE command_id = ?1;
+
+-- name: find_work
+-- The oldest executions that want an owner's attention: ready to run, due, or with a command.
+SELECT execution_id FROM (
+    SELECT * FROM (
+        SELECT execution_id FROM executions
+        WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until IS NULL
+        ORDER BY execution_id LIMIT :limit
+    )
+    UNION
+    SELECT * FROM (
+        SELECT execution_id FROM executions
+        WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until <= :now
+        ORDER BY parked_until LIMIT :limit
+    )
+    UNION
+    SELECT commands.execution_id FROM commands JOIN executions USING (execution_id)
+    WHERE consumed = 0 AND "partition" = :partition
+)
+ORDER BY execution_id LIMIT :limit;
+
+-- name: next_due_at
+-- When the next parked execution is due.
+SELECT min(parked_until) FROM executions
+WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until > :now;
+
+-- name: load_executions
+-- Everything of some executions in one statement, which is one snapshot. The first column says what a row is.
+SELECT 0 AS kind, execution_id, definition_id, "partition", state, input_text, error, created_at, started_at,
+       completed_at, parked_until
+FROM executions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
+UNION ALL
+SELECT 1, execution_id, sequence, node_id, attempt, state, CASE WHEN :with_outputs THEN output END, error,
+       started_at, finished_at, retry_at
+FROM attempts WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
+UNION ALL
+SELECT 2, command_id, execution_id, created_at, consumed, sequence, NULL, NULL, NULL, NULL, NULL
+FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+
+-- name: read_cancels
+-- The unconsumed cancels of some executions.
+SELECT command_id, execution_id, created_at, consumed, sequence FROM commands
+WHERE consumed = 0 AND execution_id IN (SELECT value FROM json_each(:execution_ids))
+ORDER BY command_id;
+
+-- name: read_execution
+-- One execution's row.
+SELECT execution_id, definition_id, "partition", state, input_text, error, created_at, started_at, completed_at,
+       parked_until
+FROM executions WHERE execution_id = ?;
+
+-- name: read_outputs
+-- The outputs of some completed nodes.
+SELECT node_id, output FROM attempts
+WHERE execution_id = :execution_id AND state = 'COMPLETED'
+      AND node_id IN (SELECT value FROM json_each(:node_ids));
+
+-- name: read_definition
+-- One definition.
+SELECT definition_id, name, version, digest, body, created_at FROM definitions WHERE definition_id = ?;
+
+-- name: ping
+-- Whether the database answers.
+SELECT count(*) FROM schema_migrations;

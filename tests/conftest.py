@@ -1,0 +1,33 @@
+"""Options and fixtures of the whole test suite."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+
+def positive(text: str) -> int:
+    """Parse a number of seeds; none at all would test nothing and pass."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    parser.addoption(
+        "--simulation-seeds",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="how many seeds each simulation runs (default: %(default)s)",
+    )
+
+
+@pytest.fixture(scope="session")
+def simulation_seeds(pytestconfig: pytest.Config) -> int:
+    """How many seeds each simulation runs."""
+    seeds: int = pytestconfig.getoption("--simulation-seeds")
+    return seeds
