@@ -42,9 +42,7 @@ def build_request(config: ExternalServiceConfig, idempotency_key: str) -> Reques
         url = parse_url(config.url).with_fragment(None).extend_query(_query_pairs(config))
         body, content_type = _encoded_body(config)
     except ValueError as error:
-        raise PermanentError(
-            f"the request cannot be encoded: {error}", error_type="invalid_request"
-        ) from None
+        raise PermanentError(f"the request cannot be encoded: {error}", error_type="invalid_request") from None
     headers = {name: scalar_text(value) for name, value in config.headers.items()}
     if body is not None and not has_header(headers, "content-type"):
         headers["Content-Type"] = content_type
@@ -69,9 +67,7 @@ def _encoded_body(config: ExternalServiceConfig) -> tuple[bytes | None, str]:
     return body, "text/plain; charset=utf-8"
 
 
-async def _exchange(
-    session: ClientSession, request: Request, config: ExternalServiceConfig
-) -> dict[str, Any]:
+async def _exchange(session: ClientSession, request: Request, config: ExternalServiceConfig) -> dict[str, Any]:
     redirects_left = config.max_redirects
     while True:
         async with session.request(
@@ -100,9 +96,7 @@ def _redirect_location(response: ClientResponse, config: ExternalServiceConfig) 
     return response.headers.get("Location") if response.status in REDIRECT_STATUSES else None
 
 
-async def _answer(
-    response: ClientResponse, request: Request, config: ExternalServiceConfig
-) -> dict[str, Any]:
+async def _answer(response: ClientResponse, request: Request, config: ExternalServiceConfig) -> dict[str, Any]:
     if not config.expects(response.status):
         excerpt = await read_excerpt(response)
         raise status_failure(str(request), response.status, response.headers, excerpt)

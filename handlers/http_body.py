@@ -35,9 +35,7 @@ async def read_limited(response: ClientResponse, bytes_max: int) -> bytes:
         body += chunk
         if len(body) > bytes_max:
             response.close()
-            raise PermanentError(
-                f"the response has more than {bytes_max} bytes", error_type="response_too_large"
-            )
+            raise PermanentError(f"the response has more than {bytes_max} bytes", error_type="response_too_large")
     return bytes(body)
 
 
@@ -46,7 +44,7 @@ async def read_excerpt(response: ClientResponse, *, secret: str | None = None) -
 
     Never fails: a body that cannot be read is worth less than the status it came with.
     """
-    from aiohttp import ClientError  # noqa: PLC0415
+    from aiohttp import ClientError
 
     body = bytearray()
     with suppress(ClientError):

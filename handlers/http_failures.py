@@ -24,9 +24,7 @@ RETRY_AFTER_SECONDS_MAX = 86_400.0
 _SECONDS = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
-def status_failure(
-    what: str, status: int, headers: Mapping[str, str], excerpt: str
-) -> PermanentError | RetryAfter:
+def status_failure(what: str, status: int, headers: Mapping[str, str], excerpt: str) -> PermanentError | RetryAfter:
     """Return the exception for an answer whose status was not expected.
 
     `what` was asked for (as in `network_failures`), `excerpt` is the beginning of the answer's body.
@@ -74,7 +72,7 @@ def network_failures(what: str) -> Iterator[None]:
     `what` begins the messages: the method and the URL, without anything secret. The original exception
     is not kept as the cause: aiohttp's carry the request's headers, and with them its credentials.
     """
-    from aiohttp import (  # noqa: PLC0415
+    from aiohttp import (
         ClientConnectorError,
         ClientError,
         ClientResponseError,

@@ -32,7 +32,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~:%-]+")
 
 def parse_url(text: str) -> URL:
     """Parse an absolute http or https URL without credentials; raises `ValueError` saying what is wrong."""
-    from yarl import URL  # noqa: PLC0415
+    from yarl import URL
 
     url = URL(text)
     if url.scheme not in ("http", "https") or not _HOST.fullmatch(url.raw_host or ""):
@@ -71,7 +71,7 @@ class Request:
         return Request(method, target, headers, body)
 
     def _target(self, location: str) -> URL:
-        from yarl import URL  # noqa: PLC0415
+        from yarl import URL
 
         try:
             target = self.url.join(URL(location)).with_user(None).with_fragment(None)
@@ -80,9 +80,7 @@ class Request:
                 f"{self} redirects to something that is no URL", error_type="redirect_refused"
             ) from None
         if target.scheme not in ("http", "https") or not target.host:
-            raise PermanentError(
-                f"{self} redirects to a URL that is not http or https", error_type="redirect_refused"
-            )
+            raise PermanentError(f"{self} redirects to a URL that is not http or https", error_type="redirect_refused")
         if self.url.scheme == "https" and target.scheme == "http":
             raise PermanentError(f"{self} redirects from https to http", error_type="redirect_refused")
         return target

@@ -25,9 +25,7 @@ class LlmServiceConfig(BaseModel):
     prompt: str = Field(min_length=1, description="The user's message.")
     model: str = Field("gpt-4", min_length=1, description="The model's name, as the service calls it.")
     system: str | None = Field(None, description="Instructions that precede the prompt.")
-    temperature: float | None = Field(
-        None, ge=0, le=2, allow_inf_nan=False, description="0 is the most predictable."
-    )
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False, description="0 is the most predictable.")
     max_tokens: int | None = Field(None, gt=0, description="The most tokens that the answer may have.")
     response_format: dict[str, Any] | None = Field(
         None, description="Passed on to the service as it is, for example {'type': 'json_object'}."
@@ -67,9 +65,7 @@ def _build_request(
     try:
         body = encode_json(_payload(config))
     except ValueError as error:
-        raise PermanentError(
-            f"the request cannot be encoded: {error}", error_type="invalid_request"
-        ) from None
+        raise PermanentError(f"the request cannot be encoded: {error}", error_type="invalid_request") from None
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"

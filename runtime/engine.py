@@ -154,7 +154,9 @@ class Engine:
             return execution_id
         record = await self._read(execution_id)
         if record.state not in TERMINAL_WORKFLOW_STATES:
-            raise ExecutionConflict(f"execution {execution_id} is {record.state}; it can be triggered when it has ended")
+            raise ExecutionConflict(
+                f"execution {execution_id} is {record.state}; it can be triggered when it has ended"
+            )
         again = NewExecution(self._clock.new_id(), EMBEDDED_PARTITION, input_text, now)
         new_id, _ = await self._store.create_execution(definition_id, again)
         failpoint("engine.trigger.stored")

@@ -120,9 +120,7 @@ class Store(Protocol):
     async def close(self) -> None:
         """Release everything. Safe to call twice, and without `open`."""
 
-    async def create_execution(
-        self, definition: NewDefinition | str, execution: NewExecution
-    ) -> tuple[str, str]:
+    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
         """Store an execution, and its definition unless that exists: returns (execution id, definition id).
 
         `definition` is a definition's id when it is known to be stored. The same name and digest reuse

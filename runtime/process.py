@@ -115,7 +115,7 @@ class Runtime:
 
     def _http_session(self) -> ClientSession:
         if self._http is None:
-            from .worker.egress import create_session  # noqa: PLC0415  most workflows never need it: 150 ms
+            from .worker.egress import create_session
 
             self._http = create_session(allow_private=self.settings.allow_private_addresses)
         return self._http
@@ -148,5 +148,3 @@ def plugin_settings(settings: Settings) -> dict[str, object]:
     """The settings as plugins see them: by lower-case name, secrets as text."""
     secret = settings.llm_api_key
     return {**settings.model_dump(), "llm_api_key": secret.get_secret_value() if secret else None}
-
-

@@ -56,9 +56,7 @@ class UnsupportedMediaType(CallerError):
     code = "unsupported-media-type"
 
 
-def problem_response(
-    status: int, code: str, title: str, detail: str, problems: Sequence[Problem] = ()
-) -> web.Response:
+def problem_response(status: int, code: str, title: str, detail: str, problems: Sequence[Problem] = ()) -> web.Response:
     """A problem document as a response."""
     body: dict[str, object] = {
         "type": PROBLEM_TYPE_PREFIX + code,
@@ -101,7 +99,9 @@ async def problems_middleware(
 
 
 def _from_engine_error(error: EngineError) -> web.Response:
-    status = 415 if isinstance(error, UnsupportedMediaType) else next(s for kind, s in _STATUS if isinstance(error, kind))
+    status = (
+        415 if isinstance(error, UnsupportedMediaType) else next(s for kind, s in _STATUS if isinstance(error, kind))
+    )
     if status >= 500:
         log.error("request refused: %s", error)
     title = (type(error).__doc__ or "").strip()

@@ -32,7 +32,9 @@ def run_file(file: Path, inputs: Sequence[str], *, demo: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="workflow-engine-") as folder:
         overrides: dict[str, Any] = {"sqlite_path": Path(folder) / "run.db"}
         settings = load_settings(overrides | ({"demo_mode": True} if demo else {}))
-        configure_logging(max(settings.log_level, "WARNING", key=["DEBUG", "INFO", "WARNING", "ERROR"].index), "console")
+        configure_logging(
+            max(settings.log_level, "WARNING", key=["DEBUG", "INFO", "WARNING", "ERROR"].index), "console"
+        )
         return run_to_end(_run(settings, document, parameters))
 
 

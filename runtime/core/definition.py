@@ -103,9 +103,7 @@ def _shape_problems(document: object) -> list[Problem]:
 def _input_schema_problems(schema: object) -> list[Problem]:
     if not isinstance(schema, Mapping):
         return []
-    return [
-        Problem(join_path("input_schema", path), message) for path, message in check_input_schema(schema)
-    ]
+    return [Problem(join_path("input_schema", path), message) for path, message in check_input_schema(schema)]
 
 
 class _Node:
@@ -167,7 +165,8 @@ class _Rules:
             first = self.position_of.setdefault(node.id, position)
             if first != position:
                 self.report(
-                    f"{node.place}.id", f"{show(node.id)} is already the id of {self.nodes[first].place}; ids are unique"
+                    f"{node.place}.id",
+                    f"{show(node.id)} is already the id of {self.nodes[first].place}; ids are unique",
                 )
 
     def check_dependencies(self) -> None:
@@ -299,10 +298,8 @@ def _touches_template(config: Mapping[str, Any], path: Iterable[str | int]) -> b
     """Whether the value at `path`, or as far down as the path goes, is or holds a template."""
     value: Any = config
     for segment in path:
-        if isinstance(value, Mapping) and segment in value:
-            value = value[segment]  # type: ignore[index]
-        elif isinstance(value, list) and isinstance(segment, int) and segment < len(value):
+        try:
             value = value[segment]
-        else:
+        except (LookupError, TypeError):
             break
     return value is not config and contains_template(value)

@@ -51,9 +51,8 @@ def _validator(schema: Mapping[str, Any]) -> Validator:
     from referencing.jsonschema import EMPTY_REGISTRY
 
     plain = validators.validator_for(schema, default=Draft202012Validator)
-    guarded = validators.extend(
-        plain, {"pattern": _check_pattern, "patternProperties": _check_pattern_properties}
-    )
+    checks = {"pattern": _check_pattern, "patternProperties": _check_pattern_properties}
+    guarded: type[Validator] = validators.extend(plain, checks)  # type: ignore[no-untyped-call]
     return guarded(schema, registry=EMPTY_REGISTRY)
 
 
@@ -102,7 +101,7 @@ def _walk(schema: object) -> Iterator[tuple[list[str | int], str, Any]]:
 
 @lru_cache(maxsize=1_000)
 def _compiled(pattern: str) -> Any:
-    import re2
+    import re2  # type: ignore[import-untyped]
 
     options = re2.Options()
     options.log_errors = False

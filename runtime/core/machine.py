@@ -369,11 +369,7 @@ def _finish(execution: Execution, state: WorkflowState) -> None:
 
 
 def _running_nodes(execution: Execution, apart_from: int | None) -> tuple[int, ...]:
-    return tuple(
-        node
-        for node, state in enumerate(execution.node_states)
-        if state is _RUNNING and node != apart_from
-    )
+    return tuple(node for node, state in enumerate(execution.node_states) if state is _RUNNING and node != apart_from)
 
 
 def _record_cancelled(execution: Execution, running: Iterable[int], now: int, effects: Effects) -> None:

@@ -31,9 +31,7 @@ def backoff_seconds(policy: RetryPolicy, failed_attempt: int) -> float:
     return min(delay, policy.max_delay_seconds)
 
 
-def delay_seconds(
-    policy: RetryPolicy, failed_attempt: int, jitter: float, retry_after_seconds: float | None
-) -> float:
+def delay_seconds(policy: RetryPolicy, failed_attempt: int, jitter: float, retry_after_seconds: float | None) -> float:
     """How long the next attempt waits.
 
     `jitter` is a draw from [0, 1). `retry_after_seconds` is what the far side asked for: never less

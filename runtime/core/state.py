@@ -91,8 +91,9 @@ def check_node_transition(before: NodeState, after: NodeState) -> None:
         raise IllegalTransition(f"a node cannot go from {before} to {after}")
 
 
-def mermaid_diagram(transitions: Mapping[WorkflowState, Mapping[WorkflowState, str]]
-                    | Mapping[NodeState, Mapping[NodeState, str]]) -> str:
+def mermaid_diagram(
+    transitions: Mapping[WorkflowState, Mapping[WorkflowState, str]] | Mapping[NodeState, Mapping[NodeState, str]],
+) -> str:
     """The table as a Mermaid state diagram, for the documentation."""
     lines = ["stateDiagram-v2"]
     for before, afters in transitions.items():

@@ -167,9 +167,7 @@ def resolve(reference: Reference, scope: Scope, place: str) -> Any:
 
 def _means_node_called_input(reference: Reference, parameters: Mapping[str, Any], scope: Scope) -> bool:
     """`{{ input.output }}` is the output of a node called `input`, unless a parameter is called `output`."""
-    return (
-        reference.path[:1] == (OUTPUT_FIELD,) and OUTPUT_FIELD not in parameters and scope.has_output(INPUT_ROOT)
-    )
+    return reference.path[:1] == (OUTPUT_FIELD,) and OUTPUT_FIELD not in parameters and scope.has_output(INPUT_ROOT)
 
 
 def _walk(value: Any, reference: Reference, start: int) -> Any:
@@ -273,9 +271,7 @@ class _Compiler:
                 tuple((key, self.compile(item, join_path(place, [key]), depth + 1)) for key, item in value.items())
             )
         if isinstance(value, list):
-            return ListOf(
-                tuple(self.compile(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value))
-            )
+            return ListOf(tuple(self.compile(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)))
         return _constant(value)
 
     def compile_text(self, text: str, place: str) -> Renderer:
@@ -358,7 +354,7 @@ class _Parser:
                 self.position += 1
                 name = self.match(_NAME)
                 if not name:
-                    self.fail('expected a name after \'.\'; write other keys as ["key"] and items as [0]')
+                    self.fail("expected a name after '.'; write other keys as [\"key\"] and items as [0]")
                 path.append(name)
             elif index := self.match(_INDEX):
                 path.append(int(index.strip("[] \t\r\n")))
@@ -415,4 +411,3 @@ def _refuse_constant(word: str) -> Any:
 
 
 _LITERAL = json.JSONDecoder(parse_constant=_refuse_constant)
-

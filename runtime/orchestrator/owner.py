@@ -116,7 +116,7 @@ class Owner:
                 failures = 0
             except PartitionLost:
                 raise
-            except Exception as error:  # noqa: BLE001  the loop that everything depends on must not end
+            except Exception as error:
                 failures += 1
                 await self._start_over(error, failures)
             if last:
@@ -318,7 +318,7 @@ class Owner:
             try:
                 self._version = await self._store.take_partition(self._partition, self._name)
                 return
-            except Exception as again:  # noqa: BLE001  until the store is back there is nothing else to do
+            except Exception as again:
                 log.error("cannot take the partition, trying again in %g s: %s", backoff, again)
 
     def _seconds_to_next_look(self) -> float:

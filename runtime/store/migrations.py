@@ -27,9 +27,7 @@ def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
         for migration in missing:
             for statement in split_statements(migration.text):
                 connection.execute(statement)
-            connection.execute(
-                queries["insert_migration"], (migration.number, migration.name, migration.digest, now)
-            )
+            connection.execute(queries["insert_migration"], (migration.number, migration.name, migration.digest, now))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -38,9 +36,7 @@ def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
     return [f"{migration.number:04}_{migration.name}" for migration in missing]
 
 
-def missing_migrations(
-    migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str]]
-) -> Sequence[Migration]:
+def missing_migrations(migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str]]) -> Sequence[Migration]:
     """What is still to be applied. Raises `StoreUnusable` when what was applied does not fit."""
     if len(applied) > len(migrations):
         number, name, _ = applied[-1]

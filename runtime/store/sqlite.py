@@ -119,7 +119,7 @@ class SqliteStore:
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         values = {"execution_ids": json.dumps(list(execution_ids))}
         found = await self._fetch(self._owner_reader, "read_cancels", values)
-        return [CommandRecord(*row[:3], bool(row[3]), row[4]) for row in found]
+        return [_command_record(row) for row in found]
 
     async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
         found = await self._load(self._reader, (execution_id,), False)
@@ -178,9 +178,9 @@ def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
         if kind == 0:
             records.append(_execution_record(row))
         elif kind == 1:
-            attempts.setdefault(row[0], []).append(AttemptRow(*row[:4], NodeState(row[4]), *row[5:]))
+            attempts.setdefault(row[0], []).append(AttemptRow._make([*row[:4], NodeState(row[4]), *row[5:]]))
         else:
-            commands.setdefault(row[1], []).append(CommandRecord(*row[:3], bool(row[3]), row[4]))
+            commands.setdefault(row[1], []).append(_command_record(row))
     return [
         LoadedExecution(
             record,
@@ -192,7 +192,11 @@ def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
 
 
 def _execution_record(row: Sequence[Any]) -> ExecutionRecord:
-    return ExecutionRecord(*row[:3], WorkflowState(row[3]), *row[4:])
+    return ExecutionRecord._make([*row[:3], WorkflowState(row[3]), *row[4:]])
+
+
+def _command_record(row: Sequence[Any]) -> CommandRecord:
+    return CommandRecord(row[0], row[1], row[2], bool(row[3]), row[4])
 
 
 def _prepare(connection: sqlite3.Connection, now: int) -> None:

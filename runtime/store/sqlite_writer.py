@@ -132,7 +132,7 @@ class SqliteWriter:
         """All writes in one transaction; one by one when that fails. A result may be an exception."""
         try:
             return self._transact_together(writes)
-        except Exception as error:  # noqa: BLE001  whatever it is belongs to one of the writes
+        except Exception as error:
             if len(writes) == 1:
                 return [_translate(error)]
         return [self._transact([write])[0] for write in writes]

@@ -93,7 +93,7 @@ async def run_attempt(
         if handler.config_model is not None:
             config = _validated(handler, config)
         result = await handler.run(config, context)
-    except Exception as error:  # noqa: BLE001  a handler may raise anything; it is an outcome, not a fault of ours
+    except Exception as error:
         return None, describe_failure(error)
     except (SystemExit, KeyboardInterrupt) as error:
         return None, describe_failure(error)

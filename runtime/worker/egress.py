@@ -139,7 +139,7 @@ def create_session(*, allow_private: bool) -> ClientSession:
     `CONNECT_TIMEOUT_SECONDS`. Call it inside the event loop, and close the session there.
     """
     # Imported here: a process whose workflows call nobody starts faster without.
-    import aiohttp  # noqa: PLC0415
+    import aiohttp
 
     connector = aiohttp.TCPConnector(
         resolver=_checked_resolver(allow_private),
@@ -172,7 +172,7 @@ def _checked_sockets(allow_private: bool) -> Callable[[tuple[Any, ...]], socket.
 
 def _checked_resolver(allow_private: bool) -> ThreadedResolver:
     """Return a resolver that leaves out refused addresses, and fails if nothing else is left."""
-    from aiohttp import ThreadedResolver  # noqa: PLC0415
+    from aiohttp import ThreadedResolver
 
     class CheckedResolver(ThreadedResolver):
         async def resolve(

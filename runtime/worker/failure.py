@@ -53,6 +53,6 @@ def timed_out(timeout_seconds: float) -> AttemptError:
 def _message(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  an exception that cannot even be shown is still a failed attempt
+    except Exception:
         text = "(the exception cannot be shown as text)"
     return (text or type(error).__name__)[:MAX_ERROR_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()

@@ -59,9 +59,9 @@ class TestRequest:
         assert "part" not in output["url"]
 
     async def test_text_body(self, call_service: Make, make_server: Make) -> None:
-        received = (
-            await call_service(url=(await make_server(echo)).make_url("/"), method="PUT", body="grüß")
-        )["response"]
+        received = (await call_service(url=(await make_server(echo)).make_url("/"), method="PUT", body="grüß"))[
+            "response"
+        ]
         assert received["body"] == "grüß"
         assert received["headers"]["content-type"] == "text/plain; charset=utf-8"
 
@@ -111,9 +111,7 @@ class TestRequest:
 
 class TestAnswer:
     @pytest.mark.parametrize("media_type", ["application/json", "application/problem+json", "text/json"])
-    async def test_json_types_are_parsed(
-        self, call_service: Make, make_server: Make, media_type: str
-    ) -> None:
+    async def test_json_types_are_parsed(self, call_service: Make, make_server: Make, media_type: str) -> None:
         server = await make_server(body=b'{"a": 1}', content_type=media_type)
         assert (await call_service(url=server.make_url("/")))["response"] == {"a": 1}
 
@@ -126,15 +124,11 @@ class TestAnswer:
         assert (await call_service(url=server.make_url("/")))["response"] == "a\ufffdb"
 
     async def test_charset_is_obeyed(self, call_service: Make, make_server: Make) -> None:
-        server = await make_server(
-            body="grüß".encode("latin-1"), content_type="text/plain", charset="iso-8859-1"
-        )
+        server = await make_server(body="grüß".encode("latin-1"), content_type="text/plain", charset="iso-8859-1")
         assert (await call_service(url=server.make_url("/")))["response"] == "grüß"
 
     @pytest.mark.parametrize("body", [b"{", b"NaN", b'{"a": -Infinity}', b"1e999", b"\xff", b"[" * 100_000])
-    async def test_what_is_not_json_is_permanent(
-        self, call_service: Make, make_server: Make, body: bytes
-    ) -> None:
+    async def test_what_is_not_json_is_permanent(self, call_service: Make, make_server: Make, body: bytes) -> None:
         server = await make_server(body=body, content_type="application/json")
         with pytest.raises(PermanentError, match="not the JSON it claims to be") as caught:
             await call_service(url=server.make_url("/"))

@@ -44,9 +44,7 @@ class TestPrivateAddressesForbidden:
             await call_service(url=f"http://{host}:{port}/", allow_private=False)
         assert caught.value.error_type == "address_refused"
 
-    async def test_message_names_the_address_and_the_name(
-        self, call_service: Make, host_addresses: Names
-    ) -> None:
+    async def test_message_names_the_address_and_the_name(self, call_service: Make, host_addresses: Names) -> None:
         host_addresses["intern.test"] = ["10.1.2.3"]
         with pytest.raises(PermanentError, match=r"10\.1\.2\.3 \(intern\.test\)"):
             await call_service(url="http://intern.test/", allow_private=False)
@@ -90,9 +88,7 @@ class TestNeverConnected:
         assert caught.value.error_type == "address_refused"
         assert "HTTP_ALLOW_PRIVATE" not in str(caught.value)
 
-    @pytest.mark.parametrize(
-        "host", ["2130706433", "127.1", "0177.0.0.1", "017700000001", "2852039166", "127.0.0.1."]
-    )
+    @pytest.mark.parametrize("host", ["2130706433", "127.1", "0177.0.0.1", "017700000001", "2852039166", "127.0.0.1."])
     async def test_numbers_that_are_no_canonical_address(
         self, call_service: Make, host: str, allow_private: bool
     ) -> None:

@@ -26,9 +26,7 @@ async def hops(make_server: Make) -> Any:
             location = f"{left - 1}?{request.query_string}"
             if left == 1:
                 location = request.query.get("to", location)
-            return web.Response(
-                status=int(request.query.get("status", "302")), headers={"Location": location}
-            )
+            return web.Response(status=int(request.query.get("status", "302")), headers={"Location": location})
         headers = {name.lower(): value for name, value in request.headers.items()}
         return web.json_response({"method": request.method, "headers": headers, "body": await request.text()})
 
@@ -106,13 +104,9 @@ class TestAnotherServer:
         assert headers["cookie"] == "a=hidden"
         assert headers["x-api-key"] == "hidden"
 
-    async def test_another_port_sees_no_secrets(
-        self, call_service: Make, hops: Any, make_server: Make
-    ) -> None:
+    async def test_another_port_sees_no_secrets(self, call_service: Make, hops: Any, make_server: Make) -> None:
         async def answer(request: web.Request) -> web.Response:
-            return web.json_response(
-                {"headers": {name.lower(): request.headers[name] for name in request.headers}}
-            )
+            return web.json_response({"headers": {name.lower(): request.headers[name] for name in request.headers}})
 
         headers = await self.arrived(call_service, hops, (await make_server(answer)).make_url("/"))
         assert "hidden" not in str(headers)
@@ -134,9 +128,7 @@ class TestAnotherServer:
         output = await call_service(url=hops.make_url("/hop/1").update_query(to=str(target)))
         assert "authorization" not in output["response"]["headers"]
 
-    @pytest.mark.parametrize(
-        "location", ["ftp://127.0.0.1/", "file:///etc/passwd", "javascript:1", "http://["]
-    )
+    @pytest.mark.parametrize("location", ["ftp://127.0.0.1/", "file:///etc/passwd", "javascript:1", "http://["])
     async def test_what_is_no_web_address(self, call_service: Make, hops: Any, location: str) -> None:
         with pytest.raises(PermanentError) as caught:
             await call_service(url=hops.make_url("/hop/1").update_query(to=location))
@@ -146,9 +138,7 @@ class TestAnotherServer:
         "location",
         ["http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "//[::ffff:169.254.169.254]/"],
     )
-    async def test_addresses_that_are_never_connected_to(
-        self, call_service: Make, hops: Any, location: str
-    ) -> None:
+    async def test_addresses_that_are_never_connected_to(self, call_service: Make, hops: Any, location: str) -> None:
         with pytest.raises(PermanentError, match="link-local address") as caught:
             await call_service(url=hops.make_url("/hop/1").update_query(to=location))
         assert caught.value.error_type == "address_refused"

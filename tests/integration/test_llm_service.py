@@ -51,9 +51,7 @@ COMPLETION: dict[str, Any] = {
 def ask(make_context: Callable[..., NodeContext]) -> Make:
     """`await ask(base_url, prompt=...)`: the output of one attempt, with `API_KEY` as the key."""
 
-    async def ask(
-        base_url: object, *, api_key: object = API_KEY, allow_private: bool = True, **config: Any
-    ) -> Any:
+    async def ask(base_url: object, *, api_key: object = API_KEY, allow_private: bool = True, **config: Any) -> Any:
         settings = {"llm_base_url": base_url, "llm_api_key": api_key}
         handlers = {handler.name: handler for handler in workflow_engine_handlers(settings)}
         model = LlmServiceConfig.model_validate({"prompt": "hello"} | config)
@@ -75,9 +73,7 @@ async def openai(make_server: Make, requests_seen: list[dict[str, Any]]) -> Any:
     async def answer(request: web.Request) -> web.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         body = json.loads(await request.read())
-        requests_seen.append(
-            {"method": request.method, "path": request.raw_path, "headers": headers, "body": body}
-        )
+        requests_seen.append({"method": request.method, "path": request.raw_path, "headers": headers, "body": body})
         return web.json_response(COMPLETION)
 
     return await make_server(answer)

@@ -81,9 +81,7 @@ async def llmock_url() -> AsyncIterator[Callable[..., Awaitable[str]]]:
         yield start
 
 
-async def test_answer(
-    llmock_url: Callable[..., Awaitable[str]], make_context: Callable[..., NodeContext]
-) -> None:
+async def test_answer(llmock_url: Callable[..., Awaitable[str]], make_context: Callable[..., NodeContext]) -> None:
     handler = llm_service(await llmock_url(), "sk-anything")
     config = LlmServiceConfig.model_validate(
         {"prompt": "Analyze this", "system": "Be brief", "temperature": 0.7, "max_tokens": 1000}

@@ -71,9 +71,7 @@ def test_secrets_stay_with_their_server(url: str, location: str, kept: bool) -> 
     assert request.headers["Accept"] == "*/*"
 
 
-@pytest.mark.parametrize(
-    "location", ["http://a/", "http://b/", "ftp://a/", "http://[", "http:", "http://a:99999/"]
-)
+@pytest.mark.parametrize("location", ["http://a/", "http://b/", "ftp://a/", "http://[", "http:", "http://a:99999/"])
 def test_refused_targets(location: str) -> None:
     with pytest.raises(PermanentError, match=r"GET https://a/ redirects") as caught:
         redirected("https://a/?token=secret", location)

@@ -9,9 +9,7 @@ from workflow_engine.handlers.output import output_handler
 from workflow_engine.plugins import NodeContext
 
 
-def make_context(
-    input_text: bytes = b"{}", dependency_outputs: Sequence[tuple[str, bytes]] = ()
-) -> NodeContext:
+def make_context(input_text: bytes = b"{}", dependency_outputs: Sequence[tuple[str, bytes]] = ()) -> NodeContext:
     def no_session() -> None:
         raise AssertionError("neither handler calls anybody")
 

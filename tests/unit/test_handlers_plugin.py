@@ -51,7 +51,5 @@ def test_demo_and_real_handlers_take_the_same_configuration() -> None:
 
 
 def test_importing_it_does_not_import_the_http_client() -> None:
-    program = (
-        "import sys, workflow_engine.handlers.plugin; sys.exit(bool({'aiohttp', 'yarl'} & set(sys.modules)))"
-    )
+    program = "import sys, workflow_engine.handlers.plugin; sys.exit(bool({'aiohttp', 'yarl'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

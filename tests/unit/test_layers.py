@@ -469,9 +469,7 @@ def test_the_tree_keeps_the_rule(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize(("rule", "path", "text", "expected"), BAD_SAMPLES, ids=label)
-def test_the_rule_finds_what_is_wrong(
-    tmp_path: Path, rule: Rule, path: str, text: str, expected: str
-) -> None:
+def test_the_rule_finds_what_is_wrong(tmp_path: Path, rule: Rule, path: str, text: str, expected: str) -> None:
     write(tmp_path, path, text)
     assert [finding for finding in rule(tmp_path) if path in finding and expected in finding]
 

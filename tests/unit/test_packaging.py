@@ -34,9 +34,7 @@ def values(text: str) -> list[str]:
 def mapping(root: Path) -> dict[str, Path]:
     """Import package to folder, as `package_dir` says."""
     lines = values(configuration(root)["options"]["package_dir"])
-    return {
-        name.strip(): root / folder.strip() for name, _, folder in (line.partition("=") for line in lines)
-    }
+    return {name.strip(): root / folder.strip() for name, _, folder in (line.partition("=") for line in lines)}
 
 
 def files(folder: Path) -> list[Path]:
@@ -228,9 +226,7 @@ def test_an_unmatched_data_file_is_found(sample: Path, name: str) -> None:
     assert unshipped_data(sample) == [name]
 
 
-@pytest.mark.parametrize(
-    "name", ["flow/py.typed", "flow/runtime/core/__init__.py", "flow/runtime/core/deep/er/a.sql"]
-)
+@pytest.mark.parametrize("name", ["flow/py.typed", "flow/runtime/core/__init__.py", "flow/runtime/core/deep/er/a.sql"])
 def test_a_file_missing_from_the_wheel_is_found(sample: Path, name: str) -> None:
     assert wheel_faults(sample, expected_in_wheel(sample) - {name}) == [f"{name}: missing from the wheel"]
 
