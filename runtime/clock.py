@@ -29,6 +29,7 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._random = random.Random(os.urandom(16))
+        self._entropy = b""
 
     def now(self) -> int:
         return time.time_ns() // 1_000_000
@@ -40,7 +41,11 @@ class SystemClock:
         return self._random.random()
 
     def new_id(self) -> str:
-        return format_uuid7(self.now(), int.from_bytes(os.urandom(10)))
+        # One system call for 400 identifiers: asking for each costs 6 microseconds.
+        if not self._entropy:
+            self._entropy = os.urandom(4000)
+        bits, self._entropy = self._entropy[:10], self._entropy[10:]
+        return format_uuid7(self.now(), int.from_bytes(bits))
 
 
 def format_uuid7(now: int, random_bits: int) -> str:

@@ -173,7 +173,7 @@ class Engine:
         record = await self._read(execution_id)
         now = self._clock.now()
         if record.state is WorkflowState.PENDING and await self._store.cancel_pending(execution_id, now):
-            self._transport.publish((execution_id,))
+            self._transport.publish((execution_id,), ended=(execution_id,))
             return WorkflowState.CANCELLED
         if record.state in TERMINAL_WORKFLOW_STATES:
             raise ExecutionConflict(f"execution {execution_id} is {record.state} already")
@@ -221,7 +221,7 @@ class Engine:
                 left = deadline - self._clock.monotonic()
                 if record.state in TERMINAL_WORKFLOW_STATES or left <= 0:
                     return record
-                await follower.changed(min(left, REREAD_SECONDS))
+                await follower.ended(min(left, REREAD_SECONDS))
 
     def _node_states(self, graph: Graph, loaded: LoadedExecution) -> Mapping[str, NodeState]:
         record = loaded.record

@@ -195,8 +195,8 @@ class Transport(Protocol):
     def take(self) -> Inbox:
         """Everything that waits, at once; each thing is handed out once."""
 
-    def publish(self, execution_ids: Collection[str]) -> None:
-        """Tell whoever follows these executions that something committed has changed."""
+    def publish(self, changed: Collection[str], ended: Collection[str] = ()) -> None:
+        """Tell whoever follows these executions that something committed has changed, or that they ended."""
 
     def follow(self, execution_id: str) -> AbstractContextManager[Follower]:
         """Follow an execution's changes."""
@@ -207,3 +207,6 @@ class Follower(Protocol):
 
     async def changed(self, timeout_seconds: float) -> bool:
         """Wait until something has changed since the last call; False when the time passed instead."""
+
+    async def ended(self, timeout_seconds: float) -> bool:
+        """Wait until the execution has ended since this began to follow; False when the time passed instead."""

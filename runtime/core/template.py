@@ -91,6 +91,14 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
+class EmptyObject:
+    """The configuration of a node that has none, which is the most common one."""
+
+    def render(self, scope: Scope) -> Any:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class Whole:
     """A template that is the whole string: it keeps its value's type."""
 
@@ -233,7 +241,9 @@ def compile_config(config: Mapping[str, Any], place: str) -> tuple[CompiledConfi
     return CompiledConfig(renderer, tuple(compiler.references)), compiler.problems
 
 
-def _constant(value: Any) -> Constant:
+def _constant(value: Any) -> Constant | EmptyObject:
+    if value == {}:
+        return EmptyObject()
     if isinstance(value, (dict, list)):
         return Constant(None, json.dumps(value, separators=(",", ":")))
     return Constant(value, None)

@@ -183,7 +183,8 @@ class Owner:
         if effects.dispatch:
             self._pool.dispatch(effects.dispatch)
         failpoint("owner.dispatched")
-        self._transport.publish(effects.touched.keys())
+        ended = [execution.execution_id for execution in effects.finished]
+        self._transport.publish(effects.touched.keys(), ended)
 
     def _batch(self, effects: Effects) -> CommitBatch:
         now = self._clock.now()

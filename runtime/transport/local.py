@@ -50,12 +50,16 @@ class LocalTransport:
         self._nudged = False
         return Inbox(wake_ups.keys(), outcomes)
 
-    def publish(self, execution_ids: Collection[str]) -> None:
+    def publish(self, changed: Collection[str], ended: Collection[str] = ()) -> None:
         if not self._followers:
             return
-        for execution_id in execution_ids:
+        for execution_id in changed:
             for follower in self._followers.get(execution_id, ()):
-                follower.notify()
+                follower.on_change.set()
+        for execution_id in ended:
+            for follower in self._followers.get(execution_id, ()):
+                follower.on_change.set()
+                follower.on_end.set()
 
     @contextmanager
     def follow(self, execution_id: str) -> Iterator[_LocalFollower]:
@@ -76,19 +80,25 @@ class LocalTransport:
 
 class _LocalFollower:
     def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def notify(self) -> None:
-        self._event.set()
+        self.on_change = asyncio.Event()
+        self.on_end = asyncio.Event()
 
     async def changed(self, timeout_seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
+        happened = await _happens(self.on_change, timeout_seconds)
+        self.on_change.clear()
+        return happened
+
+    async def ended(self, timeout_seconds: float) -> bool:
+        return await _happens(self.on_end, timeout_seconds)
+
+
+async def _happens(event: asyncio.Event, timeout_seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -90,7 +90,7 @@ def is_refused(address: str, allow_private: bool) -> str | None:
     except ValueError:
         return "not a numeric IP address"
     reached = _reached(given)
-    reason = _never_allowed(given) or _never_allowed(reached)
+    reason = _never_allowed(reached)
     if reason is not None or allow_private:
         return reason
     if _is_public(reached) and not any(given in network for network in LOCAL_TUNNELS):
