@@ -28,13 +28,12 @@ async def read_limited(response: ClientResponse, bytes_max: int) -> bytes:
     """Return the whole body, decompressed.
 
     Raises `PermanentError` (`response_too_large`) as soon as there are more than `bytes_max` bytes of
-    it after decompression, and closes the connection: the rest is not read.
+    it after decompression. The rest is not read: the connection is closed with the response.
     """
     body = bytearray()
     async for chunk in response.content.iter_chunked(READ_BYTES):
         body += chunk
         if len(body) > bytes_max:
-            response.close()
             raise PermanentError(f"the response has more than {bytes_max} bytes", error_type="response_too_large")
     return bytes(body)
 

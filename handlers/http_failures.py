@@ -42,17 +42,16 @@ def status_failure(what: str, status: int, headers: Mapping[str, str], excerpt: 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Return how long the server asks to wait, from 0 to `RETRY_AFTER_SECONDS_MAX`.
 
-    A number of seconds or an HTTP date. A date is counted from the answer's own Date, if it has one, so
-    that the two clocks need not agree. Anything else asks for nothing: None.
+    A number of seconds or an HTTP date. A date is counted from the answer's own Date: the two clocks need
+    not agree. Anything else, and a date with nothing to count from, asks for nothing: None.
     """
     text = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(text):
         seconds = float(text)
     else:
-        until = _http_date(text)
-        if until is None:
+        until, answered = _http_date(text), _http_date(headers.get("Date", ""))
+        if until is None or answered is None:
             return None
-        answered = _http_date(headers.get("Date", "")) or datetime.now(UTC)
         seconds = (until - answered).total_seconds()
     return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
 

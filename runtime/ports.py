@@ -136,8 +136,15 @@ class Store(Protocol):
     async def add_cancel(self, execution_id: str, created_at: int) -> None:
         """Store a cancel for the execution's owner to consume."""
 
-    async def take_partition(self, partition: int, owner: str) -> int:
-        """Become the owner: raises the partition's version, which fences every former owner; returns it."""
+    async def partition_version(self, partition: int) -> int:
+        """The partition's version; 0 when nobody has ever owned it."""
+
+    async def take_partition(self, partition: int, owner: str, version: int) -> int:
+        """Become the owner, if the partition's version is still `version`; returns the next version.
+
+        Raises `PartitionLost` when it is not: somebody was faster. The raised version fences every
+        former owner, and a taking of a process that has died since.
+        """
 
     async def commit(self, batch: CommitBatch) -> int:
         """Make a batch durable, if the partition's version is still `batch.version`; returns the next version.

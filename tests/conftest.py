@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--simulation-seeds",
         type=positive,
-        default=200,
+        default=1000,
         metavar="N",
         help="how many seeds each simulation runs (default: %(default)s)",
     )

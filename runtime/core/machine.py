@@ -302,6 +302,10 @@ def resume(execution: Execution, running: Iterable[tuple[int, int]], now: int, e
     dispatched again.
     """
     for node, attempt in running:
+        if node in execution.retry_at and execution.attempts[node] + 1 == attempt:
+            # Its retry was due and it started; only the start is not in any row.
+            del execution.retry_at[node]
+            _queue_attempt(execution, node)
         start(execution, node, attempt)
     for node, state in enumerate(execution.node_states):
         if state is _QUEUED:

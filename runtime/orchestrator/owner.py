@@ -27,7 +27,7 @@ from ..core.machine import (
     resume,
 )
 from ..core.state import WorkflowState
-from ..errors import PartitionLost, StoreUnavailable
+from ..errors import BackendError, PartitionLost, StoreUnavailable
 from ..failpoints import failpoint
 from ..graphs import Graphs
 from ..ports import CommitBatch, ExecutionUpdate, LoadedExecution, Store, Transport
@@ -106,7 +106,7 @@ class Owner:
 
     async def run(self) -> None:
         """Own the partition until `stop`. Raises `PartitionLost` when somebody else has taken it."""
-        self._version = await self._store.take_partition(self._partition, self._name)
+        await self._take_partition()
         self.ready.set()
         failures = 0
         while True:
@@ -305,8 +305,9 @@ class Owner:
     async def _start_over(self, error: Exception, failures: int) -> None:
         """Drop memory, keep the outcomes in hand, and own the partition anew: no earlier commit can land then."""
         backoff = min(0.1 * 2 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
-        log.error("starting over from the store in %g s: %s", backoff, error, exc_info=error)
-        if self._careful and self._in_hand and failures > 2:
+        unexplained = None if isinstance(error, BackendError) else error
+        log.error("starting over from the store in %g s: %s", backoff, error, exc_info=unexplained)
+        if self._careful and self._in_hand and failures > 2 and unexplained is not None:
             self._put_aside(self._in_hand[0].execution_id, f"{type(error).__name__}: {error}")
         self._careful = True
         for execution in list(self._executions.values()):
@@ -317,10 +318,14 @@ class Owner:
         while not self._stopping:
             await asyncio.sleep(backoff)
             try:
-                self._version = await self._store.take_partition(self._partition, self._name)
+                await self._take_partition()
                 return
             except Exception as again:
                 log.error("cannot take the partition, trying again in %g s: %s", backoff, again)
+
+    async def _take_partition(self) -> None:
+        version = await self._store.partition_version(self._partition)
+        self._version = await self._store.take_partition(self._partition, self._name, version)
 
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()

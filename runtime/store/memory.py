@@ -37,6 +37,8 @@ class MemoryStore:
         """Nothing to release: the tables stay, as a file would."""
 
     async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
+        if execution.execution_id in self.executions:
+            raise AssertionError(f"a second execution {execution.execution_id}")
         if isinstance(definition, str):
             definition_id = definition
         else:
@@ -76,22 +78,29 @@ class MemoryStore:
         command_id = len(self.commands) + 1
         self.commands[command_id] = CommandRecord(command_id, execution_id, created_at, False, None)
 
-    async def take_partition(self, partition: int, owner: str) -> int:
-        self.versions[partition] = self.versions.get(partition, 0) + 1
-        return self.versions[partition]
+    async def partition_version(self, partition: int) -> int:
+        return self.versions.get(partition, 0)
+
+    async def take_partition(self, partition: int, owner: str, version: int) -> int:
+        if self.versions.get(partition, 0) != version:
+            raise PartitionLost(f"partition {partition} is no longer at version {version}")
+        self.versions[partition] = version + 1
+        return version + 1
 
     async def commit(self, batch: CommitBatch) -> int:
         if self.versions.get(batch.partition) != batch.version:
             raise PartitionLost(f"partition {batch.partition} is no longer at version {batch.version}")
+        new: set[tuple[str, str, int]] = set()
         for row in batch.attempts:
-            key = (row.node_id, row.attempt)
-            if key in self.attempts.get(row.execution_id, {}):
-                raise AssertionError(f"a second outcome of {row.execution_id} {key}")
+            key = (row.execution_id, row.node_id, row.attempt)
+            if key in new or key[1:] in self.attempts.get(row.execution_id, {}):
+                raise AssertionError(f"a second outcome of {key}")
+            new.add(key)
         for row in batch.attempts:
             self.attempts.setdefault(row.execution_id, {})[row.node_id, row.attempt] = row
         for update in batch.executions:
-            record = self.executions[update.execution_id]
-            if record.state is WorkflowState.RUNNING:
+            record = self.executions.get(update.execution_id)
+            if record is not None and record.state is WorkflowState.RUNNING:
                 self.executions[update.execution_id] = record._replace(
                     state=update.state,
                     error=update.error,
@@ -99,9 +108,10 @@ class MemoryStore:
                     parked_until=update.parked_until,
                 )
         for command in batch.commands:
-            self.commands[command.command_id] = self.commands[command.command_id]._replace(
-                consumed=True, sequence=command.sequence
-            )
+            if command.command_id in self.commands:
+                self.commands[command.command_id] = self.commands[command.command_id]._replace(
+                    consumed=True, sequence=command.sequence
+                )
         self.versions[batch.partition] = batch.version + 1
         return batch.version + 1
 
@@ -114,8 +124,8 @@ class MemoryStore:
             and (record.parked_until is None or record.parked_until <= now)
         }
         for command in self.commands.values():
-            record = self.executions[command.execution_id]
-            if not command.consumed and record.partition == partition:
+            commanded = self.executions.get(command.execution_id)
+            if not command.consumed and commanded is not None and commanded.partition == partition:
                 found.add(command.execution_id)
         due = [
             record.parked_until
@@ -128,7 +138,8 @@ class MemoryStore:
         return Work(sorted(found)[:limit], min(due, default=None))
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
-        return [self._loaded(execution_id) for execution_id in execution_ids if execution_id in self.executions]
+        known = dict.fromkeys(execution_id for execution_id in execution_ids if execution_id in self.executions)
+        return [self.loaded(execution_id) for execution_id in known]
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         return [
@@ -140,7 +151,7 @@ class MemoryStore:
     async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
         if execution_id not in self.executions:
             return None
-        loaded = self._loaded(execution_id)
+        loaded = self.loaded(execution_id)
         return loaded._replace(attempts=[row._replace(output=None) for row in loaded.attempts])
 
     async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
@@ -175,7 +186,8 @@ class MemoryStore:
         )
         return definition.definition_id
 
-    def _loaded(self, execution_id: str) -> LoadedExecution:
+    def loaded(self, execution_id: str) -> LoadedExecution:
+        """Everything of one execution."""
         return LoadedExecution(
             self.executions[execution_id],
             sorted(self.attempts.get(execution_id, {}).values(), key=lambda row: row.sequence),

@@ -19,7 +19,7 @@ from ...sql import load_queries
 from ..clock import Clock
 from ..core.machine import AttemptRow
 from ..core.state import NodeState, WorkflowState
-from ..errors import StoreUnavailable, StoreUnusable
+from ..errors import PartitionLost, StoreUnavailable, StoreUnusable
 from ..ports import (
     CommandRecord,
     CommitBatch,
@@ -96,12 +96,18 @@ class SqliteStore:
         query = self._queries["insert_cancel"]
         await self._writer.write(Run(lambda connection: connection.execute(query, (execution_id, created_at)).rowcount))
 
-    async def take_partition(self, partition: int, owner: str) -> int:
+    async def partition_version(self, partition: int) -> int:
+        found = await self._fetch(self._owner_reader, "partition_version", (partition,))
+        return int(found[0][0]) if found else 0
+
+    async def take_partition(self, partition: int, owner: str, version: int) -> int:
         query = self._queries["take_partition"]
-        version: int = await self._writer.write(
-            Run(lambda connection: connection.execute(query, (partition, owner)).fetchall()[0][0])
+        taken = await self._writer.write(
+            Run(lambda connection: connection.execute(query, (partition, owner, version)).fetchall())
         )
-        return version
+        if not taken:
+            raise PartitionLost(f"partition {partition} is no longer at version {version}")
+        return version + 1
 
     async def commit(self, batch: CommitBatch) -> int:
         version: int = await self._writer.write(batch)
@@ -117,8 +123,7 @@ class SqliteStore:
         return await self._load(self._owner_reader, execution_ids, True)
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
-        values = {"execution_ids": json.dumps(list(execution_ids))}
-        found = await self._fetch(self._owner_reader, "read_cancels", values)
+        found = await self._fetch(self._owner_reader, "read_cancels", {"execution_ids": _json_array(execution_ids)})
         return [_command_record(row) for row in found]
 
     async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
@@ -130,7 +135,7 @@ class SqliteStore:
         return _execution_record(next(iter(found))) if found else None
 
     async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
-        values = {"execution_id": execution_id, "node_ids": json.dumps(node_ids)}
+        values = {"execution_id": execution_id, "node_ids": _json_array(node_ids)}
         found = {row[0]: row[1] for row in await self._fetch(self._reader, "read_outputs", values)}
         return [(node_id, found[node_id]) for node_id in node_ids if node_id in found]
 
@@ -165,7 +170,7 @@ class SqliteStore:
     async def _load(
         self, reader: aiosqlite.Connection | None, execution_ids: Collection[str], with_outputs: bool
     ) -> Sequence[LoadedExecution]:
-        values = {"execution_ids": json.dumps(list(execution_ids)), "with_outputs": with_outputs}
+        values = {"execution_ids": _json_array(execution_ids), "with_outputs": with_outputs}
         return assemble_loaded(await self._fetch(reader, "load_executions", values))
 
 
@@ -189,6 +194,11 @@ def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
         )
         for record in records
     ]
+
+
+def _json_array(ids: Iterable[str]) -> str:
+    """For `json_each`, which cuts a text at a NUL and would then find what nobody asked for."""
+    return json.dumps([each for each in ids if "\0" not in each])
 
 
 def _execution_record(row: Sequence[Any]) -> ExecutionRecord:

@@ -18,7 +18,7 @@ class LocalTransport:
         self._outcomes: list[Outcome] = []
         self._nudged = False
         self._waiter: asyncio.Future[None] | None = None
-        self._followers: dict[str, set[_LocalFollower]] = {}
+        self._followers: dict[str, dict[_LocalFollower, None]] = {}
 
     def wake(self, execution_id: str) -> None:
         self._wake_ups[execution_id] = None
@@ -64,12 +64,12 @@ class LocalTransport:
     @contextmanager
     def follow(self, execution_id: str) -> Iterator[_LocalFollower]:
         follower = _LocalFollower()
-        followers = self._followers.setdefault(execution_id, set())
-        followers.add(follower)
+        followers = self._followers.setdefault(execution_id, {})
+        followers[follower] = None
         try:
             yield follower
         finally:
-            followers.discard(follower)
+            del followers[follower]
             if not followers:
                 self._followers.pop(execution_id, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from ...plugins.context import NodeContext
 from ...plugins.handler import Handler
 from ..core.graph import Graph
-from ..core.json_text import InvalidJson, JsonTooLarge, encode
+from ..core.json_text import encode
 from ..core.limits import MAX_NODE_OUTPUT_BYTES
 from ..core.machine import AttemptError, Execution
 from ..core.problem import join_path
@@ -93,13 +94,14 @@ async def run_attempt(
         if handler.config_model is not None:
             config = _validated(handler, config)
         result = await handler.run(config, context)
-    except Exception as error:
-        return None, describe_failure(error)
-    except (SystemExit, KeyboardInterrupt) as error:
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:
         return None, describe_failure(error)
     try:
         return encode(result, MAX_NODE_OUTPUT_BYTES), None
-    except (InvalidJson, JsonTooLarge) as error:
+    except BaseException as error:
+        # Nothing is awaited here: whatever is raised comes from the result's own methods.
         return None, describe_bad_output(error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...plugins.errors import PermanentError, RetryAfter
 from ..core.json_text import InvalidJson, JsonTooLarge
-from ..core.limits import MAX_ERROR_MESSAGE_CHARACTERS
+from ..core.limits import MAX_ERROR_MESSAGE_CHARACTERS, MAX_RETRY_AFTER_SECONDS
 from ..core.machine import AttemptError
 from ..core.template import TemplateFailed
 
@@ -21,28 +21,36 @@ _PERMANENT = (
 )
 
 
+MAX_ERROR_TYPE_CHARACTERS = 200
+
+
 class ConfigInvalid(Exception):
     """The configuration does not fit the handler once its templates are resolved."""
 
 
 def describe_failure(error: BaseException) -> AttemptError:
-    """The error that is recorded for an attempt that ended with `error`."""
+    """The error that is recorded for an attempt that ended with `error`.
+
+    Whatever a plugin has put into its exception comes out as something that can be stored.
+    """
     if isinstance(error, RetryAfter):
-        return AttemptError(error.error_type, _message(error), True, error.seconds)
+        return AttemptError(_error_type(error), _message(error), True, _seconds(error))
     if isinstance(error, PermanentError):
-        return AttemptError(error.error_type, _message(error), False)
+        return AttemptError(_error_type(error), _message(error), False)
     if isinstance(error, TemplateFailed):
         return AttemptError("template_failed", _message(error), False)
     if isinstance(error, ConfigInvalid):
         return AttemptError("config_invalid", _message(error), False)
     retryable = isinstance(error, Exception) and not isinstance(error, _PERMANENT)
-    return AttemptError(type(error).__name__, _message(error), retryable)
+    return AttemptError(_storable(type(error).__name__, MAX_ERROR_TYPE_CHARACTERS), _message(error), retryable)
 
 
-def describe_bad_output(error: InvalidJson | JsonTooLarge) -> AttemptError:
+def describe_bad_output(error: BaseException) -> AttemptError:
     """The error of an attempt whose result cannot be stored."""
     kind = "output_too_large" if isinstance(error, JsonTooLarge) else "output_invalid"
-    return AttemptError(kind, f"the handler's result: {error}", False)
+    known = isinstance(error, (InvalidJson, JsonTooLarge))
+    reason = _message(error) if known else f"{type(error).__name__}: {_message(error)}"
+    return AttemptError(kind, f"the handler's result: {reason}", False)
 
 
 def timed_out(timeout_seconds: float) -> AttemptError:
@@ -53,6 +61,23 @@ def timed_out(timeout_seconds: float) -> AttemptError:
 def _message(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:
+    except BaseException:
         text = "(the exception cannot be shown as text)"
-    return (text or type(error).__name__)[:MAX_ERROR_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
+    return _storable(text or type(error).__name__, MAX_ERROR_MESSAGE_CHARACTERS)
+
+
+def _error_type(error: PermanentError | RetryAfter) -> str:
+    given = getattr(error, "error_type", None)
+    return _storable(given if given and isinstance(given, str) else type(error).__name__, MAX_ERROR_TYPE_CHARACTERS)
+
+
+def _seconds(error: RetryAfter) -> float | None:
+    given = getattr(error, "seconds", None)
+    # Written so that what is not a number fails: it compares as neither.
+    if isinstance(given, (int, float)) and given >= 0:
+        return float(min(given, MAX_RETRY_AFTER_SECONDS))
+    return None
+
+
+def _storable(text: str, max_characters: int) -> str:
+    return text[:max_characters].encode("utf-8", "replace").decode()

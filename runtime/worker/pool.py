@@ -65,7 +65,7 @@ class WorkerPool:
         self._on_start = on_start
         self._http = http
         self._queue: deque[Delivery] = deque()
-        self._slots: set[_Slot] = set()
+        self._slots: dict[_Slot, None] = {}
         self._idle: list[_Slot] = []
         self._lingering: dict[asyncio.Task[None], str] = {}
         self._unserved: set[str] = set()
@@ -140,7 +140,7 @@ class WorkerPool:
 
     def _add_slot(self) -> None:
         slot = _Slot()
-        self._slots.add(slot)
+        self._slots[slot] = None
         slot.task = asyncio.get_running_loop().create_task(
             self._work(slot), name="worker-slot", context=self._context.copy()
         )
@@ -223,7 +223,7 @@ class WorkerPool:
             log.error("a worker slot failed", exc_info=error)
         if slot not in self._slots:
             return
-        self._slots.discard(slot)
+        self._slots.pop(slot, None)
         if slot.delivery is not None:
             delivery, slot.delivery = slot.delivery, None
             cause = error or asyncio.CancelledError("the worker slot was cancelled")
@@ -234,7 +234,7 @@ class WorkerPool:
     def _give_up(self, slot: _Slot) -> None:
         """Stop a slot and what runs in it, and put a fresh one in its place."""
         slot.given_up = True
-        self._slots.discard(slot)
+        self._slots.pop(slot, None)
         task = slot.task
         assert task is not None
         if not task.done():

@@ -50,10 +50,16 @@ UPDATE executions SET state = 'CANCELLED', completed_at = ?2 WHERE execution_id 
 INSERT INTO commands (execution_id, created_at) VALUES (?, ?);
 
 -- name: take_partition
--- Own a partition: its version goes up, so that every former owner's commit misses.
-INSERT INTO partitions ("partition", version, owner) VALUES (?1, 1, ?2)
-ON CONFLICT ("partition") DO UPDATE SET version = version + 1, owner = ?2
+-- Own a partition, if it still is at that version (0: never owned). Its version goes up, so that every
+-- former owner's commit misses, and so does a taking that comes late.
+INSERT INTO partitions ("partition", version, owner) SELECT ?1, ?3 + 1, ?2
+WHERE ?3 = coalesce((SELECT version FROM partitions WHERE "partition" = ?1), 0)
+ON CONFLICT ("partition") DO UPDATE SET version = excluded.version, owner = excluded.owner
 RETURNING version;
+
+-- name: partition_version
+-- The version of a partition that was ever owned.
+SELECT version FROM partitions WHERE "partition" = ?;
 
 -- name: fence
 -- The condition of every commit: nobody has taken the partition, and no older commit can land later.
@@ -90,7 +96,7 @@ SELECT execution_id FROM (
     SELECT * FROM (
         SELECT execution_id FROM executions
         WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until <= :now
-        ORDER BY parked_until LIMIT :limit
+        ORDER BY execution_id LIMIT :limit
     )
     UNION
     SELECT commands.execution_id FROM commands JOIN executions USING (execution_id)

@@ -1,23 +1,34 @@
-"""Fixtures for tests that speak HTTP: servers, names that resolve, and handlers' contexts."""
+"""Fixtures for tests that speak HTTP (servers, names that resolve, handlers' contexts) or run the whole engine."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import TestClient, TestServer
 
+from workflow_engine.config import load_settings
 from workflow_engine.handlers.external_service import call_external_service
 from workflow_engine.handlers.external_service_config import ExternalServiceConfig
-from workflow_engine.plugins import NodeContext
+from workflow_engine.plugins import Handler, NodeContext, hookimpl
+from workflow_engine.runtime.api.app import build_app
+from workflow_engine.runtime.clock import Clock
+from workflow_engine.runtime.core.machine import AttemptRow
+from workflow_engine.runtime.core.state import WorkflowState
+from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.egress import create_session
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Long enough for anything that ends by itself; whoever sees it pass has found a fault.
+LONG_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -114,3 +125,125 @@ def host_addresses(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return addresses
+
+
+class Ended(NamedTuple):
+    """An execution that has ended, as the engine and the store tell it."""
+
+    execution_id: str
+    state: WorkflowState
+    output: Any
+    error: Any
+    attempts: Sequence[AttemptRow]
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """The recorded errors, in the order of the attempts."""
+        return [json.loads(row.error) for row in self.attempts if row.error is not None]
+
+    @property
+    def summary(self) -> list[tuple[str, int, str]]:
+        """(node, attempt, state) of each recorded attempt."""
+        return [(row.node_id, row.attempt, str(row.state)) for row in self.attempts]
+
+
+class HandlersPlugin:
+    """A plugin that registers the handlers it is given."""
+
+    def __init__(self, handlers: Iterable[Handler]) -> None:
+        self._handlers = tuple(handlers)
+
+    @hookimpl
+    def workflow_engine_handlers(self) -> Iterable[Handler]:
+        return self._handlers
+
+
+@pytest.fixture
+async def running_runtimes() -> AsyncIterator[list[Runtime]]:
+    """The runtimes that run; what a test leaves running is stopped at its end."""
+    running: list[Runtime] = []
+    yield running
+    for runtime in reversed(running):
+        await runtime.stop()
+
+
+@pytest.fixture
+def start_runtime(tmp_path: Path, running_runtimes: list[Runtime]) -> Callable[..., Awaitable[Runtime]]:
+    """`await start_runtime(handlers=[...], retry_max_retries=0)`: a whole runtime on one file of this test.
+
+    It has the built-in handlers too. Keywords are settings; running attempts get no time at shutdown.
+    """
+
+    async def start(*, handlers: Iterable[Handler] = (), clock: Clock | None = None, **settings: Any) -> Runtime:
+        defaults = {"sqlite_path": tmp_path / "engine.db", "worker_graceful_shutdown_timeout": 0}
+        runtime = Runtime(load_settings(defaults | settings), clock=clock, plugins=[HandlersPlugin(handlers)])
+        running_runtimes.append(runtime)
+        await runtime.start()
+        return runtime
+
+    return start
+
+
+@pytest.fixture
+def stop_runtime(running_runtimes: list[Runtime]) -> Callable[[Runtime], Awaitable[None]]:
+    """`await stop_runtime(runtime)`: stop a runtime of `start_runtime` before the test ends."""
+
+    async def stop(runtime: Runtime) -> None:
+        running_runtimes.remove(runtime)
+        await runtime.stop()
+
+    return stop
+
+
+@pytest.fixture
+def make_api(aiohttp_client: Callable[..., Any]) -> Callable[..., Awaitable[TestClient[Any, Any]]]:
+    """`await make_api(runtime)`: a client of the API over a runtime."""
+
+    async def make(runtime: Runtime) -> TestClient[Any, Any]:
+        app = build_app(
+            runtime.engine,
+            store=runtime.store,
+            version="1.2.3",
+            owner_works=runtime.is_healthy,
+            slots=runtime.settings.worker_concurrency,
+        )
+        client: TestClient[Any, Any] = await aiohttp_client(app)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def end_of() -> Callable[[Runtime, str], Awaitable[Ended]]:
+    """`await end_of(runtime, execution_id)`: wait for an execution's end and read everything of it."""
+
+    async def wait(runtime: Runtime, execution_id: str) -> Ended:
+        results = await runtime.engine.results(execution_id, LONG_SECONDS)
+        [loaded] = await runtime.store.load([execution_id])
+        output = None if results.output_text is None else json.loads(results.output_text)
+        return Ended(execution_id, results.state, output, results.error, loaded.attempts)
+
+    return wait
+
+
+@pytest.fixture
+def start_workflow() -> Callable[..., Awaitable[str]]:
+    """`await start_workflow(runtime, nodes, parameters)`: submit and trigger; returns the execution's id."""
+
+    async def start(runtime: Runtime, nodes: Sequence[dict[str, Any]], parameters: Any = None, **more: Any) -> str:
+        submitted = await runtime.engine.submit({"name": "a test", "dag": {"nodes": list(nodes)}, **more})
+        return await runtime.engine.trigger(submitted.execution_id, parameters)
+
+    return start
+
+
+@pytest.fixture
+def run_workflow(
+    start_workflow: Callable[..., Awaitable[str]], end_of: Callable[..., Awaitable[Ended]]
+) -> Callable[..., Awaitable[Ended]]:
+    """`await run_workflow(runtime, nodes, parameters)`: the same, to its end."""
+
+    async def run(runtime: Runtime, *arguments: Any, **more: Any) -> Ended:
+        return await end_of(runtime, await start_workflow(runtime, *arguments, **more))
+
+    return run

@@ -91,11 +91,14 @@ class TestRequest:
         output = await call_service(url=url, method="POST", headers={"idempotency-key": "mine"})
         assert output["response"]["headers"]["idempotency-key"] == "mine"
 
-    async def test_cookies_are_not_kept(self, call_service: Make, make_server: Make) -> None:
+    async def test_cookies_are_not_kept(
+        self, call_service: Make, make_server: Make, host_addresses: dict[str, list[str]]
+    ) -> None:
         async def answer(request: web.Request) -> web.Response:
             return web.json_response(dict(request.cookies), headers={"Set-Cookie": "session=1"})
 
-        url = (await make_server(answer)).make_url("/")
+        host_addresses["cookies.test"] = ["127.0.0.1"]
+        url = (await make_server(answer)).make_url("/").with_host("cookies.test")
         await call_service(url=url)
         assert (await call_service(url=url))["response"] == {}
 

@@ -175,7 +175,7 @@ class TestSession:
 
         host_addresses["public.test"] = ["8.8.8.8"]
         session = make_context(allow_private=False).http
-        monkeypatch.setattr(egress.socket, "socket", create)
+        monkeypatch.setattr(socket, "socket", create)
         with pytest.raises(aiohttp.ClientConnectorError, match="as far as it goes"):
             await session.get("http://public.test/")
         assert made == ["socket"]

@@ -97,7 +97,8 @@ def test_method_in_any_case() -> None:
 
 
 def test_json_of_any_kind_is_given() -> None:
-    for value in (None, 0, False, "", [], {}):
+    values: list[Any] = [None, 0, False, "", [], {}]
+    for value in values:
         assert config(json=value).sends_json
 
 

@@ -1,0 +1,35 @@
+"""A plugin for the chaos tests: handlers that take a while, fail at first, and keep their own log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
+
+LOG_VARIABLE = "CHAOS_HANDLER_LOG"
+
+
+@handler("pause")
+async def pause(config: dict[str, Any], context: NodeContext) -> dict[str, Any]:
+    """Wait `seconds`, fail the first `failures` attempts, then return the sum of the inputs plus one."""
+    _log(context)
+    await asyncio.sleep(config.get("seconds", 0.0))
+    if context.attempt <= config.get("failures", 0):
+        raise ConnectionError("not yet")
+    return {"sum": 1 + sum(value["sum"] for value in context.inputs.values())}
+
+
+def _log(context: NodeContext) -> None:
+    path = os.environ.get(LOG_VARIABLE)
+    if path:
+        with Path(path).open("a") as log:
+            log.write(f"{context.execution_id} {context.node_id} {context.attempt}\n")
+
+
+@hookimpl
+def workflow_engine_handlers() -> list[Handler]:
+    """The handlers of this plugin."""
+    return [pause]

@@ -1,0 +1,192 @@
+"""The store as one process sees it: slow, sometimes away, sometimes silent about what it did.
+
+The tables (`MemoryStore`) are the disk, and outlive every process. A write is carried out by the
+disk, not by the process: so it may land although its process has died, even after the next one has
+started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from audit import broken_invariants
+
+from simulator.loop import HOST
+from simulator.world import World
+from workflow_engine.runtime.core.graph import Graph
+from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES
+from workflow_engine.runtime.errors import PartitionLost, StoreOutcomeUnknown, StoreUnavailable
+from workflow_engine.runtime.ports import (
+    CommandRecord,
+    CommitBatch,
+    DefinitionRecord,
+    ExecutionRecord,
+    LoadedExecution,
+    NewDefinition,
+    NewExecution,
+    StoreHealth,
+    Work,
+)
+from workflow_engine.runtime.store.memory import MemoryStore
+
+Result = TypeVar("Result")
+
+DISK = ("disk", 0)
+
+
+class Disk(MemoryStore):
+    """The tables, with the invariants of every write checked as it lands."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    async def commit(self, batch: CommitBatch) -> int:
+        before = {update.execution_id: self.executions[update.execution_id] for update in batch.executions}
+        version = await super().commit(batch)
+        for row in batch.attempts:
+            if self.executions[row.execution_id].state in TERMINAL_WORKFLOW_STATES and not any(
+                update.execution_id == row.execution_id for update in batch.executions
+            ):
+                self._world.violated(f"I14 an outcome of {row.node_id} was recorded after {row.execution_id} ended")
+        for execution_id, record in before.items():
+            if record.state in TERMINAL_WORKFLOW_STATES:
+                self._world.violated(f"I14 {execution_id} was {record.state} and is written again")
+        return version
+
+
+class SimulatedStore:
+    """The Store of one incarnation."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        self._world = world
+        self._disk = disk
+
+    async def open(self) -> None:
+        await self._pause()
+
+    async def close(self) -> None:
+        await self._pause()
+
+    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
+        return await self._write(lambda: self._disk.create_execution(definition, execution), "create")
+
+    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
+        return await self._write(lambda: self._disk.trigger(execution_id, input_text, started_at), "trigger")
+
+    async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
+        return await self._write(lambda: self._disk.cancel_pending(execution_id, completed_at), "cancel_pending")
+
+    async def add_cancel(self, execution_id: str, created_at: int) -> None:
+        await self._write(lambda: self._disk.add_cancel(execution_id, created_at), "add_cancel")
+
+    async def partition_version(self, partition: int) -> int:
+        return await self._read(lambda: self._disk.partition_version(partition))
+
+    async def take_partition(self, partition: int, owner: str, version: int) -> int:
+        return await self._write(lambda: self._disk.take_partition(partition, owner, version), "take_partition")
+
+    async def commit(self, batch: CommitBatch) -> int:
+        return await self._write(lambda: self._disk.commit(batch), "commit")
+
+    async def find_work(self, partition: int, now: int, limit: int) -> Work:
+        return await self._read(lambda: self._disk.find_work(partition, now, limit))
+
+    async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
+        return await self._read(lambda: self._disk.load(list(execution_ids)))
+
+    async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
+        return await self._read(lambda: self._disk.read_cancels(execution_ids))
+
+    async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
+        return await self._read(lambda: self._disk.read_execution_state(execution_id))
+
+    async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
+        return await self._read(lambda: self._disk.read_execution(execution_id))
+
+    async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
+        return await self._read(lambda: self._disk.read_outputs(execution_id, node_ids))
+
+    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
+        return await self._read(lambda: self._disk.read_definition(definition_id))
+
+    async def health(self) -> StoreHealth:
+        return await self._disk.health()
+
+    async def _read(self, effect: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        await self._pause()
+        if self._world.strikes("store_unavailable"):
+            raise StoreUnavailable("simulated: cannot be read")
+        result = await effect()
+        await self._pause()
+        return result
+
+    async def _write(self, effect: Callable[[], Coroutine[Any, Any, Result]], verb: str) -> Result:
+        """Have the disk do it, and hear what came of it, or not."""
+        world = self._world
+        host = HOST.get()
+        await self._pause()
+        if world.strikes("store_unavailable"):
+            raise StoreUnavailable(f"simulated: cannot {verb}")
+        late = 0.0
+        if world.strikes("store_lands_late"):
+            late = world.faults.random() * 20
+        answer: asyncio.Future[Result] = world.loop.create_future()
+        world.loop.create_task_of(DISK, self._land(effect, verb, host, late, answer))
+        if world.strikes("store_outcome_unknown"):
+            if world.faults.random() < 0.5:
+                await self._pause()
+            raise StoreOutcomeUnknown(f"simulated: no answer to {verb}")
+        result = await answer
+        await self._pause()
+        return result
+
+    async def _land(
+        self,
+        effect: Callable[[], Coroutine[Any, Any, Result]],
+        verb: str,
+        host: tuple[str, int],
+        late: float,
+        answer: asyncio.Future[Result],
+    ) -> None:
+        await asyncio.sleep(self._world.faults.random() * 0.01 + late)
+        dead = self._world.loop.is_dead(host)
+        if dead and not late:
+            self._world.happened["write_lost_with_its_process"] += 1
+            return
+        try:
+            result = await effect()
+        except PartitionLost as lost:
+            self._world.happened["commit_fenced"] += 1
+            self._world.note(f"{verb} of {host} fenced")
+            if not answer.done():
+                answer.set_exception(lost)
+                answer.exception()
+            return
+        except Exception as fault:
+            self._world.violated(f"{verb} of {host} cannot be stored: {fault!r}")
+            if not answer.done():
+                answer.set_exception(fault)
+                answer.exception()
+            return
+        if dead:
+            self._world.happened["write_landed_after_its_process_died"] += 1
+        self._world.note(f"{verb} of {host} landed")
+        if not answer.done():
+            answer.set_result(result)
+
+    async def _pause(self) -> None:
+        delay = self._world.faults.random() * 0.005
+        if self._world.strikes("store_slow"):
+            delay = self._world.faults.random() * 3
+        await asyncio.sleep(delay)
+
+
+def audit(world: World, disk: Disk, graphs: Mapping[str, Graph]) -> None:
+    """Recompute every stored execution from its rows and report each broken invariant."""
+    for record in disk.executions.values():
+        loaded = disk.loaded(record.execution_id)
+        for broken in broken_invariants(loaded, graphs[record.definition_id]):
+            world.violated(broken)

@@ -1,0 +1,277 @@
+"""One seed from beginning to end: users, a process that crashes and comes back, a quiet end, an audit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from simulator.disk import Disk, SimulatedStore, audit
+from simulator.loop import HOST, Deadlock
+from simulator.transport import SimulatedTransport
+from simulator.workload import draw_definition, simulated_handler
+from simulator.world import SimulatedClock, World, describe
+from workflow_engine.config import load_settings
+from workflow_engine.plugins.discovery import Catalogue
+from workflow_engine.runtime.core.graph import compile_graph
+from workflow_engine.runtime.core.json_text import decode
+from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
+from workflow_engine.runtime.engine import Engine
+from workflow_engine.runtime.errors import BackendError, EngineError, ExecutionConflict, PartitionLost
+from workflow_engine.runtime.process import Runtime, node_defaults
+
+Result = TypeVar("Result")
+
+FAULTY_SECONDS = 60.0
+RECOVERY_SECONDS = 600.0
+USERS = 4
+
+
+class ConnectionLost(Exception):
+    """The process died before it answered."""
+
+
+class Process:
+    """A process that runs the engine, dies, and is started again."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        self._world = world
+        self._disk = disk
+        self._incarnation = 0
+        self._calls: dict[asyncio.Future[Any], None] = {}
+        self.runtime: Runtime | None = None
+
+    @property
+    def host(self) -> tuple[str, int]:
+        """The incarnation that runs now."""
+        return ("engine", self._incarnation)
+
+    async def start(self) -> None:
+        """Start a new incarnation; when its start fails because of a fault, the next one is tried."""
+        while True:
+            self._incarnation += 1
+            task = self._world.loop.create_task_of(self.host, self._start(self._incarnation))
+            try:
+                self.runtime = await task
+                return
+            except (BackendError, PartitionLost):
+                self._world.loop.kill(self.host)
+                await asyncio.sleep(1)
+
+    async def _start(self, incarnation: int) -> Runtime:
+        world = self._world
+        settings = load_settings({"worker_graceful_shutdown_timeout": 2.0})
+        runtime = Runtime(
+            settings,
+            store=SimulatedStore(world, self._disk),
+            transport=SimulatedTransport(world),
+            clock=SimulatedClock(world, f"engine-{incarnation}"),
+            catalogue=Catalogue([simulated_handler(world, self._disk)]),
+        )
+        await runtime.start()
+        return runtime
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._world.note(f"kill {self.host}")
+        self._world.loop.kill(self.host)
+        self.runtime = None
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(ConnectionLost())
+        self._calls.clear()
+
+    async def stop(self) -> None:
+        """SIGTERM, and what the process makes of it."""
+        runtime, self.runtime = self.runtime, None
+        assert runtime is not None
+        await self._world.loop.create_task_of(self.host, runtime.stop())
+        self.kill()
+
+    async def call(self, request: Coroutine[Any, Any, Result]) -> Result:
+        """A request that the process serves; `ConnectionLost` when it dies before it has answered."""
+        answer: asyncio.Future[Result] = self._world.loop.create_future()
+        self._calls[answer] = None
+        self._world.loop.create_task_of(self.host, self._serve(request, answer))
+        try:
+            return await answer
+        finally:
+            self._calls.pop(answer, None)
+
+    @staticmethod
+    async def _serve(request: Coroutine[Any, Any, Result], answer: asyncio.Future[Result]) -> None:
+        try:
+            result = await request
+        except Exception as error:
+            if not answer.done():
+                answer.set_exception(error)
+        else:
+            if not answer.done():
+                answer.set_result(result)
+
+    @property
+    def owner_failed(self) -> bool:
+        """Whether the owner has ended although nobody asked it to."""
+        return self.runtime is not None and not self.runtime.is_healthy()
+
+
+class Journal:
+    """What the process acknowledged to its users, kept outside of it."""
+
+    def __init__(self) -> None:
+        self.submitted: set[str] = set()
+        self.triggered: set[str] = set()
+        self.cancelled: set[str] = set()
+        self.reported: dict[str, WorkflowState] = {}
+        self.inputs: dict[str, bytes] = {}
+
+
+async def _user(world: World, process: Process, journal: Journal, number: int) -> None:
+    random = world.workload
+    for round_number in range(random.randrange(2, 6)):
+        document = draw_definition(random, f"user-{number}-{round_number % 3}")
+        try:
+            await _use(world, process, journal, document)
+        except ExecutionConflict:
+            world.happened["request_conflicted"] += 1
+        except (ConnectionLost, EngineError):
+            # Refused, or the process is down: a user shrugs and goes on.
+            world.happened["request_failed"] += 1
+        await asyncio.sleep(random.random() * 10)
+
+
+async def _use(world: World, process: Process, journal: Journal, document: dict[str, Any]) -> None:
+    random = world.workload
+    execution_id = (await process.call(_engine(process).submit(document))).execution_id
+    journal.submitted.add(execution_id)
+    if random.random() < 0.05:
+        return
+    if random.random() < 0.1:
+        await _trigger_twice_at_once(world, process, journal, execution_id)
+        return
+    started = await process.call(_engine(process).trigger(execution_id, {"n": 1}))
+    journal.triggered.add(started)
+    if random.random() < 0.15:
+        await asyncio.sleep(random.random() * 5)
+        await process.call(_engine(process).cancel(execution_id))
+        journal.cancelled.add(execution_id)
+    if random.random() < 0.5:
+        results = await process.call(_engine(process).results(started, random.random() * 30))
+        if results.state in TERMINAL_WORKFLOW_STATES:
+            journal.reported[started] = results.state
+    if random.random() < 0.2:
+        journal.triggered.add(await process.call(_engine(process).trigger(execution_id)))
+
+
+async def _trigger_twice_at_once(world: World, process: Process, journal: Journal, execution_id: str) -> None:
+    """Of two triggers at the same time one wins, and its inputs are the ones that count."""
+    answers = await asyncio.gather(
+        *(process.call(_engine(process).trigger(execution_id, {"n": number})) for number in (1, 2)),
+        return_exceptions=True,
+    )
+    won = [number for number, answer in enumerate(answers, 1) if answer == execution_id]
+    journal.triggered.update(answer for answer in answers if isinstance(answer, str))
+    world.happened["trigger_race"] += 1
+    if len(won) > 1:
+        world.violated(f"both of two triggers started {execution_id}")
+    elif won:
+        journal.inputs[execution_id] = b'{"n":%d}' % won[0]
+
+
+def _engine(process: Process) -> Engine:
+    if process.runtime is None:
+        raise ConnectionLost
+    return process.runtime.engine
+
+
+async def _chaos(world: World, process: Process) -> None:
+    """Kill and restart the process as drawn, until the quiet end."""
+    while world.loop.time() < FAULTY_SECONDS:
+        await asyncio.sleep(world.faults.random() * 8)
+        if process.owner_failed:
+            world.violated("the owner ended by itself")
+            process.kill()
+        elif world.strikes("crash"):
+            process.kill()
+        elif world.strikes("graceful_restart"):
+            await process.stop()
+        else:
+            continue
+        await asyncio.sleep(world.faults.random() * 4)
+        await process.start()
+
+
+async def _run(world: World, disk: Disk) -> Journal:
+    process, journal = Process(world, disk), Journal()
+    await process.start()
+    users = [world.loop.create_task(_user(world, process, journal, number)) for number in range(USERS)]
+    await _chaos(world, process)
+    await asyncio.gather(*users)
+    world.quiet = True
+    world.note("quiet")
+    deadline = world.loop.time() + RECOVERY_SECONDS
+    while world.loop.time() < deadline and not _all_ended(disk, journal):  # noqa: ASYNC110  virtual time
+        await asyncio.sleep(1)
+    if process.owner_failed:
+        world.violated("the owner ended by itself")
+    process.kill()
+    return journal
+
+
+def _all_ended(disk: Disk, journal: Journal) -> bool:
+    wanted = journal.triggered | journal.cancelled
+    if not all(command.consumed for command in disk.commands.values()):
+        return False
+    return all(
+        record.state in TERMINAL_WORKFLOW_STATES
+        for record in disk.executions.values()
+        if record.execution_id in wanted or record.state is WorkflowState.RUNNING
+    )
+
+
+def run_seed(seed: int, *, with_faults: bool = True) -> World:
+    """Run one world; its violations say what did not hold."""
+    world = World(seed, with_faults=with_faults)
+    disk = Disk(world)
+    HOST.set(("users", 0))
+    try:
+        journal = world.loop.run_until_complete(_run(world, disk), deadline=5_000.0)
+        _judge(world, disk, journal)
+    except Deadlock as deadlock:
+        world.violated(f"deadlock: {deadlock}")
+    finally:
+        world.loop.bury()
+    for error in world.loop.errors:
+        world.violated(f"unhandled: {error.get('message')} {error.get('exception')!r}")
+    return world
+
+
+def _judge(world: World, disk: Disk, journal: Journal) -> None:
+    for execution_id in journal.submitted | journal.triggered:
+        if execution_id not in disk.executions:
+            world.violated(f"I2 {execution_id} was acknowledged and is not there")
+    for record in disk.executions.values():
+        acknowledged = record.execution_id in journal.triggered | journal.cancelled
+        if record.state is WorkflowState.RUNNING or (acknowledged and record.state is WorkflowState.PENDING):
+            world.violated(f"I1 {record.execution_id} is {record.state} long after the last fault")
+    for execution_id, state in journal.reported.items():
+        if disk.executions[execution_id].state is not state:
+            world.violated(f"I14 {execution_id} was reported {state} and is {disk.executions[execution_id].state}")
+    for execution_id, input_text in journal.inputs.items():
+        if disk.executions[execution_id].input_text != input_text:
+            world.violated(f"{execution_id} has the inputs of a trigger that lost")
+    for command in disk.commands.values():
+        if not command.consumed:
+            world.violated(f"I19 the cancel {command.command_id} was never consumed")
+    world.happened["execution"] += len(disk.executions)
+    for record in disk.executions.values():
+        world.happened[f"execution_{record.state}"] += 1
+    defaults = node_defaults(load_settings())
+    graphs = {
+        definition_id: compile_graph(decode(definition.body), defaults)
+        for definition_id, definition in disk.definitions.items()
+    }
+    audit(world, disk, graphs)
+
+
+__all__ = ["describe", "run_seed"]

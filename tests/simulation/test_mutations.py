@@ -1,0 +1,124 @@
+"""Each safeguard is switched off in turn: the simulation must notice, or the safeguard is not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from simulator.disk import Disk
+from simulator.scenario import run_seed
+
+from workflow_engine.runtime.core import machine
+from workflow_engine.runtime.core.machine import Effects, Execution
+from workflow_engine.runtime.core.state import NodeState, WorkflowState
+from workflow_engine.runtime.orchestrator.owner import Owner
+from workflow_engine.runtime.ports import CommitBatch, Work
+from workflow_engine.runtime.store.memory import MemoryStore
+from workflow_engine.runtime.worker.pool import WorkerPool
+
+MOST_SEEDS = 300
+
+Mutate = Callable[[pytest.MonkeyPatch], None]
+
+
+def dispatch_before_commit(patch: pytest.MonkeyPatch) -> None:
+    async def settle(owner: Owner, effects: Effects) -> None:
+        owner._act(effects)
+        await owner._commit(effects)
+
+    patch.setattr(Owner, "_settle", settle)
+
+
+def no_attempt_check(patch: pytest.MonkeyPatch) -> None:
+    def is_current(execution: Execution, node: int, attempt: int) -> bool:
+        in_flight = execution.node_states[node] in (NodeState.QUEUED, NodeState.RUNNING)
+        return execution.state is WorkflowState.RUNNING and in_flight
+
+    patch.setattr(machine, "is_current", is_current)
+
+
+def no_version_fence(patch: pytest.MonkeyPatch) -> None:
+    fenced = MemoryStore.commit
+
+    async def commit(store: MemoryStore, batch: CommitBatch) -> int:
+        return await fenced(store, batch._replace(version=store.versions[batch.partition]))
+
+    patch.setattr(MemoryStore, "commit", commit)
+
+
+def take_whatever_the_version(patch: pytest.MonkeyPatch) -> None:
+    conditional = MemoryStore.take_partition
+
+    async def take(store: MemoryStore, partition: int, owner: str, version: int) -> int:
+        return await conditional(store, partition, owner, store.versions.get(partition, 0))
+
+    patch.setattr(MemoryStore, "take_partition", take)
+
+
+def no_sweep(patch: pytest.MonkeyPatch) -> None:
+    async def find_work(disk: Disk, partition: int, now: int, limit: int) -> Work:
+        return Work((), None)
+
+    patch.setattr(Disk, "find_work", find_work)
+
+
+def no_look_at_what_runs(patch: pytest.MonkeyPatch) -> None:
+    def running(pool: WorkerPool, execution_id: str) -> list[tuple[int, int]]:
+        return []
+
+    patch.setattr(WorkerPool, "running", running)
+
+
+def retries_without_their_wait(patch: pytest.MonkeyPatch) -> None:
+    resume = machine.resume
+
+    def hasty(execution: Execution, running: Iterable[tuple[int, int]], now: int, effects: Effects) -> None:
+        resume(execution, running, now, effects)
+        effects.timers = []
+
+    patch.setattr("workflow_engine.runtime.orchestrator.owner.resume", hasty)
+
+
+def commands_never_consumed(patch: pytest.MonkeyPatch) -> None:
+    def apply_cancel(execution: Execution, command_id: int, now: int, effects: Effects) -> None:
+        return None
+
+    patch.setattr("workflow_engine.runtime.orchestrator.owner.apply_cancel", apply_cancel)
+
+
+def trigger_whatever_the_state(patch: pytest.MonkeyPatch) -> None:
+    conditional = MemoryStore.trigger
+
+    async def trigger(store: MemoryStore, execution_id: str, input_text: bytes, started_at: int) -> bool:
+        record = store.executions[execution_id]
+        store.executions[execution_id] = record._replace(state=WorkflowState.PENDING)
+        return await conditional(store, execution_id, input_text, started_at)
+
+    patch.setattr(MemoryStore, "trigger", trigger)
+
+
+MUTATIONS: list[Mutate] = [
+    dispatch_before_commit,
+    no_attempt_check,
+    no_version_fence,
+    take_whatever_the_version,
+    no_sweep,
+    no_look_at_what_runs,
+    retries_without_their_wait,
+    commands_never_consumed,
+    trigger_whatever_the_state,
+]
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_the_simulation_notices(mutate: Mutate, monkeypatch: pytest.MonkeyPatch, record_property: Any) -> None:
+    mutate(monkeypatch)
+
+    for seed in range(MOST_SEEDS):
+        violations = run_seed(seed).violations
+        if violations:
+            record_property("seeds", seed + 1)
+            print(f"{mutate.__name__}: seed {seed}: {violations[0]}")  # noqa: T201
+            return
+    pytest.fail(f"{MOST_SEEDS} seeds without {mutate.__name__} and no violation")

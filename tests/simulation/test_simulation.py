@@ -1,0 +1,54 @@
+"""Whole runtimes, as `runtime/process.py` builds them, on a seeded scheduler with faults."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from simulator.scenario import describe, run_seed
+
+FAULTS = (
+    "crash",
+    "graceful_restart",
+    "store_unavailable",
+    "store_outcome_unknown",
+    "store_lands_late",
+    "store_slow",
+    "wake_up_lost",
+    "outcome_doubled",
+    "outcome_late",
+    "commit_fenced",
+    "write_lost_with_its_process",
+    "write_landed_after_its_process_died",
+    "request_failed",
+    "request_conflicted",
+    "trigger_race",
+)
+
+
+def test_every_seed_keeps_every_invariant(simulation_seeds: int) -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(simulation_seeds):
+        world = run_seed(seed)
+        assert not world.violations, describe(world, world.violations[0])
+        happened += world.happened
+    print(f"{simulation_seeds} seeds: {dict(sorted(happened.items()))}")  # noqa: T201
+    if simulation_seeds >= 100:
+        assert [fault for fault in FAULTS if not happened[fault]] == []
+        assert happened["execution_COMPLETED"] > simulation_seeds
+        assert happened["execution_FAILED"] > 0
+        assert happened["execution_CANCELLED"] > 0
+
+
+def test_without_faults_everything_that_can_complete_does(simulation_seeds: int) -> None:
+    for seed in range(min(20, simulation_seeds)):
+        world = run_seed(seed, with_faults=False)
+        assert not world.violations, describe(world, world.violations[0])
+        assert world.happened["request_failed"] == 0
+
+
+def test_the_same_seed_is_the_same_world() -> None:
+    first, second = run_seed(7), run_seed(7)
+
+    assert first.loop.steps == second.loop.steps
+    assert list(first.events) == list(second.events)
+    assert first.happened == second.happened
