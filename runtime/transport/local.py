@@ -85,7 +85,8 @@ class _LocalFollower:
 
     async def changed(self, timeout_seconds: float) -> bool:
         happened = await _happens(self.on_change, timeout_seconds)
-        self.on_change.clear()
+        if happened:
+            self.on_change.clear()
         return happened
 
     async def ended(self, timeout_seconds: float) -> bool:
@@ -97,7 +98,8 @@ async def _happens(event: asyncio.Event, timeout_seconds: float) -> bool:
         async with asyncio.timeout(timeout_seconds):
             await event.wait()
     except TimeoutError:
-        return False
+        # It may have come in the very turn in which the time passed.
+        return event.is_set()
     return True
 
 

@@ -168,10 +168,10 @@ class WorkerPool:
     async def _run(self, slot: _Slot, delivery: Delivery) -> bool:
         """Run one attempt in this slot; False when the slot must not be used again."""
         execution, node, _ = delivery
-        failpoint("worker.attempt.start")
         slot.started_at = self._clock.now()
         slot.deadline = self._clock.monotonic() + execution.graph.timeouts_seconds[node]
         slot.delivery = delivery
+        failpoint("worker.attempt.start")
         self._watch(slot.deadline)
         self._on_start(execution.execution_id)
         context_before = contextvars.copy_context()
@@ -191,10 +191,10 @@ class WorkerPool:
             error, usable = describe_failure(closed), False
         if slot.given_up:
             return False
-        slot.delivery = None
         failpoint("worker.attempt.done")
+        slot.delivery = None
         self._hand_in_outcome(slot, delivery, output, error)
-        return usable and contextvars.copy_context() == context_before
+        return usable and _left_no_traces(slot.task, context_before)
 
     def _hand_in_outcome(
         self, slot: _Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
@@ -224,10 +224,13 @@ class WorkerPool:
         if slot not in self._slots:
             return
         self._slots.pop(slot, None)
+        if slot in self._idle:
+            self._idle.remove(slot)
         if slot.delivery is not None:
             delivery, slot.delivery = slot.delivery, None
-            cause = error or asyncio.CancelledError("the worker slot was cancelled")
-            self._hand_in_outcome(slot, delivery, None, AttemptError("worker_failed", repr(cause), True))
+            cause = describe_failure(error or asyncio.CancelledError("the worker slot was cancelled"))
+            reason = f"{cause.type}: {cause.message}"
+            self._hand_in_outcome(slot, delivery, None, AttemptError("worker_failed", reason, True))
         if not self._stopping:
             self._add_slot()
 
@@ -284,6 +287,17 @@ class WorkerPool:
         if handler not in self._unserved:
             self._unserved.add(handler)
             log.warning("no plugin here has the handler %s: its nodes wait until one does", handler)
+
+
+def _left_no_traces(task: asyncio.Task[None] | None, context_before: contextvars.Context) -> bool:
+    """Whether the next attempt may run where one has just ended: no cancel pending, no variable changed."""
+    if task is None or task.cancelling():
+        return False
+    try:
+        return contextvars.copy_context() == context_before
+    except BaseException:
+        # Raised by the comparison of two values. Nothing is awaited here, so it is nobody's cancel.
+        return False
 
 
 def _is_current(task: asyncio.Task[None] | None) -> bool:

@@ -108,7 +108,7 @@ async def test_killed_ten_times_everything_acknowledged_completes_once(
 
 
 async def _until_some_are_triggered(user: User, count: int) -> None:
-    while len(user.triggered) < count:  # noqa: ASYNC110  the kill must fall in the middle, wherever that is
+    while len(user.triggered) < count:
         await asyncio.sleep(0.001)
 
 

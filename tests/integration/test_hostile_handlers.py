@@ -230,26 +230,36 @@ async def test_a_handler_that_cancels_its_own_task_fails_alone(run_bad: Make) ->
 
 @pytest.mark.parametrize("end", ["return", "raise"])
 async def test_a_cancel_that_a_handler_leaves_behind_does_not_hit_the_next_attempt(
-    start_runtime: Make, run_workflow: Make, still_works: Make, end: str
+    start_runtime: Make, start_workflow: Make, end_of: Make, still_works: Make, end: str
 ) -> None:
+    slots: list[asyncio.Task[Any] | None] = []
+
     @handler("leaver")
     async def leaver(_config: dict[str, Any], _context: NodeContext) -> Any:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
+        slots.append(task)
         if end == "raise":
             raise ValueError("left")
         return "left"
 
     @handler("next")
     async def after(_config: dict[str, Any], _context: NodeContext) -> Any:
+        slots.append(asyncio.current_task())
         await asyncio.sleep(0)
         return "untouched"
 
     runtime = await start_runtime(handlers=[leaver, after, good], worker_concurrency=1)
-    left = await run_workflow(runtime, [{"id": "a", "handler": "leaver"}])
+    # Triggered together, so that they wait in the queue together.
+    executions = await asyncio.gather(
+        start_workflow(runtime, [{"id": "a", "handler": "leaver"}]),
+        start_workflow(runtime, [{"id": "b", "handler": "next"}]),
+    )
+    left, untouched = [await end_of(runtime, execution_id) for execution_id in executions]
     assert left.state == ("COMPLETED" if end == "return" else "FAILED")
-    assert (await run_workflow(runtime, [{"id": "b", "handler": "next"}])).output == "untouched"
+    assert (untouched.output, untouched.error) == ("untouched", None)
+    assert slots[0] is not slots[1]
     await still_works(runtime)
 
 

@@ -210,7 +210,7 @@ async def _run(world: World, disk: Disk) -> Journal:
     world.quiet = True
     world.note("quiet")
     deadline = world.loop.time() + RECOVERY_SECONDS
-    while world.loop.time() < deadline and not _all_ended(disk, journal):  # noqa: ASYNC110  virtual time
+    while world.loop.time() < deadline and not _all_ended(disk, journal):
         await asyncio.sleep(1)
     if process.owner_failed:
         world.violated("the owner ended by itself")

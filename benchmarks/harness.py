@@ -1,0 +1,133 @@
+"""A runtime as `runtime/process.py` builds it, with a handler that does nothing, and ways to load it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from workflow_engine.config import load_settings
+from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
+from workflow_engine.runtime.process import Runtime, running
+from workflow_engine.runtime.store import sqlite_writer
+
+POLL_SECONDS = 0.002
+
+
+@handler("noop")
+async def noop(config: dict[str, Any], context: NodeContext) -> None:
+    """Do nothing."""
+
+
+class NoopPlugin:
+    """Registers the handler that does nothing, as any plugin would."""
+
+    @hookimpl
+    def workflow_engine_handlers(self) -> list[Handler]:
+        """The handler."""
+        return [noop]
+
+
+def chain(nodes: int) -> dict[str, Any]:
+    """A chain of `nodes`."""
+    return {
+        "name": f"chain-{nodes}",
+        "dag": {
+            "nodes": [
+                {"id": f"n{index}", "handler": "noop", "dependencies": [f"n{index - 1}"] if index else []}
+                for index in range(nodes)
+            ]
+        },
+    }
+
+
+def fan_out(width: int) -> dict[str, Any]:
+    """One node, `width` nodes that wait for it, one node that waits for those."""
+    middle = [f"n{index}" for index in range(width)]
+    nodes: list[dict[str, Any]] = [{"id": "first", "handler": "noop"}]
+    nodes += [{"id": node_id, "handler": "noop", "dependencies": ["first"]} for node_id in middle]
+    nodes.append({"id": "last", "handler": "noop", "dependencies": middle})
+    return {"name": f"fan-out-{width}", "dag": {"nodes": nodes}}
+
+
+class BenchmarkRuntime:
+    """A started runtime with counters of statements, commits and rows."""
+
+    def __init__(self, runtime: Runtime, database: Path) -> None:
+        self.runtime = runtime
+        self._reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+        self._statements = 0
+        self._commits = 0
+
+    def start_counting(self) -> None:
+        """Count every statement that the writing connection runs from now on."""
+        writer: sqlite_writer.SqliteWriter = self.runtime.store._writer  # type: ignore[attr-defined]
+        connection = writer._connection
+        assert connection is not None
+        connection.set_trace_callback(self._count)
+
+    def _count(self, statement: str) -> None:
+        self._statements += 1
+        self._commits += statement == "COMMIT"
+
+    def per_node(self, nodes: int) -> dict[str, float]:
+        """Statements and commits (one fsync each, checkpoints apart) by node."""
+        return {
+            "statements per node": round(self._statements / nodes, 4),
+            "fsyncs per node": round(self._commits / nodes, 4),
+        }
+
+    async def run_many(self, document: dict[str, Any], *, executions: int, concurrency: int) -> float:
+        """Submit and trigger that many, `concurrency` at a time; seconds until the last one has ended."""
+        already = self._ended()
+        began = time.perf_counter()
+        numbers = iter(range(executions))
+
+        async def user() -> None:
+            for _ in numbers:
+                submitted = await self.runtime.engine.submit(document)
+                await self.runtime.engine.trigger(submitted.execution_id)
+
+        if executions == 1:
+            await self._run_one(document)
+        else:
+            await asyncio.gather(*(user() for _ in range(min(concurrency, executions))))
+            while self._ended() - already < executions:
+                await asyncio.sleep(POLL_SECONDS)
+        return time.perf_counter() - began
+
+    async def _run_one(self, document: dict[str, Any]) -> None:
+        submitted = await self.runtime.engine.submit(document)
+        await self.runtime.engine.trigger(submitted.execution_id)
+        results = await self.runtime.engine.results(submitted.execution_id, 60)
+        assert results.state == "COMPLETED", results
+
+    def _ended(self) -> int:
+        loaded = self.runtime.owner.loaded_count
+        if loaded:
+            return 0
+        query = "SELECT count(*) FROM executions WHERE state = 'COMPLETED'"
+        return int(self._reader.execute(query).fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._reader.close()
+
+
+@asynccontextmanager
+async def open_runtime() -> AsyncIterator[BenchmarkRuntime]:
+    """A fresh runtime with default settings on a database of its own."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        database = Path(folder) / "engine.db"
+        settings = load_settings({"sqlite_path": database})
+        async with running(lambda: Runtime(settings, plugins=[NoopPlugin()])) as runtime:
+            benchmark = BenchmarkRuntime(runtime, database)
+            try:
+                yield benchmark
+            finally:
+                benchmark.close()
