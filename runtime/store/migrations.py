@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 
 from ...sql import Migration, load_migrations, load_queries
 from ..errors import StoreUnusable
+from ..failpoints import failpoint
 
 _DIALECT = "sqlite"
 
@@ -26,6 +28,7 @@ def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
         missing = missing_migrations(migrations, applied)
         for migration in missing:
             for statement in split_statements(migration.text):
+                failpoint("store.migration.statement")
                 connection.execute(statement)
             connection.execute(queries["insert_migration"], (migration.number, migration.name, migration.digest, now))
         connection.execute("COMMIT")
@@ -56,8 +59,10 @@ def missing_migrations(migrations: Sequence[Migration], applied: Sequence[tuple[
 def split_statements(text: str) -> Iterator[str]:
     """The statements of a script one by one (`executescript` would commit before it starts)."""
     statement = ""
-    for line in text.splitlines(keepends=True):
-        statement += line
+    for part in re.split("(?<=;)", text):
+        statement += part
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+    if statement.strip():
+        yield statement

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from workflow_engine.plugins import Handler, NodeContext, PermanentError, RetryAfter, handler
 from workflow_engine.runtime.process import Runtime
@@ -197,20 +197,31 @@ async def test_what_is_raised_before_anything_is_awaited_is_the_same(run_bad: Ma
     assert [failure["type"] for failure in ended.failures] == ["KeyboardInterrupt"]
 
 
-async def test_a_config_model_that_raises_is_a_failed_attempt(run_bad: Make) -> None:
+async def test_a_config_model_that_raises_is_a_failed_attempt(
+    start_runtime: Make, run_workflow: Make, still_works: Make
+) -> None:
     class Config(BaseModel):
-        """Cannot be made."""
+        """Cannot be made of what the template turns out to be."""
 
-        def model_post_init(self, _context: Any, /) -> None:
-            if asyncio.current_task() and asyncio.current_task().get_name() == "worker-slot":  # type: ignore[union-attr]
-                raise Impolite("not here")
+        value: object
+
+        @field_validator("value")
+        @classmethod
+        def check(cls, value: object) -> object:
+            if value == "resolved":
+                raise Impolite("not this")
+            return value
 
     @handler("bad", config=Config)
     async def bad(_config: Config, _context: NodeContext) -> Any:
         return None
 
-    ended = await run_bad(bad)
-    assert ended.error == {"node_id": "bad", "type": "Impolite", "message": "not here", "attempt": 1}
+    runtime = await start_runtime(handlers=[bad, good])
+    node = {"id": "bad", "handler": "bad", "config": {"value": "{{ input.value }}"}}
+    ended = await run_workflow(runtime, [node], {"value": "resolved"})
+    assert ended.error == {"node_id": "bad", "type": "Impolite", "message": "not this", "attempt": 1}
+    assert (await run_workflow(runtime, [node], {"value": "another"})).state == "COMPLETED"
+    await still_works(runtime)
 
 
 # --- cancelling oneself ---------------------------------------------------------------------------------
@@ -230,36 +241,33 @@ async def test_a_handler_that_cancels_its_own_task_fails_alone(run_bad: Make) ->
 
 @pytest.mark.parametrize("end", ["return", "raise"])
 async def test_a_cancel_that_a_handler_leaves_behind_does_not_hit_the_next_attempt(
-    start_runtime: Make, start_workflow: Make, end_of: Make, still_works: Make, end: str
+    start_runtime: Make, run_workflow: Make, still_works: Make, end: str
 ) -> None:
-    slots: list[asyncio.Task[Any] | None] = []
+    ran: list[tuple[str, asyncio.Task[Any] | None]] = []
 
     @handler("leaver")
-    async def leaver(_config: dict[str, Any], _context: NodeContext) -> Any:
+    async def leaver(_config: dict[str, Any], context: NodeContext) -> Any:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
-        slots.append(task)
-        if end == "raise":
-            raise ValueError("left")
+        ran.append((context.node_id, task))
+        if end == "raise" and context.attempt == 1:
+            raise OSError("left")
         return "left"
 
     @handler("next")
-    async def after(_config: dict[str, Any], _context: NodeContext) -> Any:
-        slots.append(asyncio.current_task())
+    async def after(_config: dict[str, Any], context: NodeContext) -> Any:
+        ran.append((context.node_id, asyncio.current_task()))
         await asyncio.sleep(0)
         return "untouched"
 
     runtime = await start_runtime(handlers=[leaver, after, good], worker_concurrency=1)
-    # Triggered together, so that they wait in the queue together.
-    executions = await asyncio.gather(
-        start_workflow(runtime, [{"id": "a", "handler": "leaver"}]),
-        start_workflow(runtime, [{"id": "b", "handler": "next"}]),
-    )
-    left, untouched = [await end_of(runtime, execution_id) for execution_id in executions]
-    assert left.state == ("COMPLETED" if end == "return" else "FAILED")
-    assert (untouched.output, untouched.error) == ("untouched", None)
-    assert slots[0] is not slots[1]
+    # Both wait in the queue together, so that one follows the other without a pause.
+    leaver_node = {"id": "a", "handler": "leaver", "retry_config": QUICK_RETRY}
+    ended = await run_workflow(runtime, [leaver_node, {"id": "b", "handler": "next"}])
+    assert ended.output == {"a": "left", "b": "untouched"}
+    assert [node for node, _ in ran[:2]] == ["a", "b"]
+    assert ran[0][1] is not ran[1][1]
     await still_works(runtime)
 
 
@@ -654,7 +662,7 @@ class Incomparable:
 
 
 async def test_a_context_variable_that_cannot_be_compared_is_no_harm(
-    start_runtime: Make, run_workflow: Make, still_works: Make
+    start_runtime: Make, run_workflow: Make, still_works: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd: contextvars.ContextVar[Any] = contextvars.ContextVar("odd")
     odd.set(Incomparable())
@@ -668,6 +676,7 @@ async def test_a_context_variable_that_cannot_be_compared_is_no_harm(
     for _ in range(3):
         assert (await run_workflow(runtime, [{"id": "a", "handler": "odd"}])).output == "done"
     await still_works(runtime)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_tasks_that_a_handler_leaves_behind_do_no_harm(run_bad: Make) -> None:

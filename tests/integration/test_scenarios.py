@@ -35,9 +35,7 @@ async def add(config: dict[str, Any], _context: NodeContext) -> Any:
     return {"sum": config["left"] + config["right"]}
 
 
-async def test_scenario_a_a_chain_runs_in_order_and_data_flows_through(
-    start_runtime: Make, run_workflow: Make
-) -> None:
+async def test_scenario_a_a_chain_runs_in_order_and_data_flows_through(start_runtime: Make, run_workflow: Make) -> None:
     runtime = await start_runtime(handlers=[add, step])
     ended = await run_workflow(
         runtime,

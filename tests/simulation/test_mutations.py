@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from simulator.disk import Disk
+from simulator.disk import Disk, SimulatedStore
 from simulator.scenario import run_seed
 
 from workflow_engine.runtime.core import machine
 from workflow_engine.runtime.core.machine import Effects, Execution
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
 from workflow_engine.runtime.orchestrator.owner import Owner
-from workflow_engine.runtime.ports import CommitBatch, Work
+from workflow_engine.runtime.ports import CommitBatch, NewDefinition, NewExecution, Work
 from workflow_engine.runtime.store.memory import MemoryStore
 from workflow_engine.runtime.worker.pool import WorkerPool
 
@@ -98,7 +99,20 @@ def trigger_whatever_the_state(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryStore, "trigger", trigger)
 
 
+def answer_before_commit(patch: pytest.MonkeyPatch) -> None:
+    written = SimulatedStore.create_execution
+
+    async def create(
+        store: SimulatedStore, definition: NewDefinition | str, execution: NewExecution
+    ) -> tuple[str, str]:
+        asyncio.get_running_loop().create_task(written(store, definition, execution))
+        return execution.execution_id, definition if isinstance(definition, str) else definition.definition_id
+
+    patch.setattr(SimulatedStore, "create_execution", create)
+
+
 MUTATIONS: list[Mutate] = [
+    answer_before_commit,
     dispatch_before_commit,
     no_attempt_check,
     no_version_fence,
