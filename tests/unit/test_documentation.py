@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 DESIGN = (ROOT / "DESIGN.md").read_text("utf-8")
 
-_ROW = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|([^|]*)) \|", re.MULTILINE)
+_ROW = re.compile(r"^\| `([A-Z_]+)` \|\s*(?:`([^`]*)`|([^|]*?))\s*\|", re.MULTILINE)
 
 
 def test_the_state_diagrams_are_those_of_the_tables() -> None:
