@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 HANDLER_TIMEOUT_PREFIX = "HANDLER_TIMEOUT_"
 HANDLER_TIMEOUTS_SECONDS: Mapping[str, float] = {
@@ -66,7 +66,10 @@ class Settings(BaseSettings):
 
     failpoints: str = Field("", description="for tests: places where this process fails on purpose")
 
-    handler_timeouts_seconds: dict[str, float] = Field(default_factory=dict, exclude=True, validate_default=True)
+    # Made of the HANDLER_TIMEOUT_ variables; the variable of its own name (not decoded, so it cannot fail) is replaced.
+    handler_timeouts_seconds: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=lambda: dict(HANDLER_TIMEOUTS_SECONDS), exclude=True
+    )
 
     @property
     def allow_private_addresses(self) -> bool:

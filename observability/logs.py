@@ -28,10 +28,20 @@ class JsonFormatter(logging.Formatter):
 
 
 class OneLineFormatter(logging.Formatter):
-    """A line for people. Control characters in a message cannot forge a second line."""
+    """A line for people, and the indented lines of a trace. Control characters in them cannot forge another one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().formatMessage(record))
+        return _printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(f"    {_printable(line)}" for line in super().formatException(ei).split("\n"))
+
+    def formatStack(self, stack_info: str) -> str:
+        return "\n".join(f"    {_printable(line)}" for line in super().formatStack(stack_info).split("\n"))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def configure_logging(level: str, log_format: str) -> None:

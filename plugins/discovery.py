@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
 import pluggy
 from pydantic import ValidationError
 
 from ..runtime.core.shape import describe_error
+from ..runtime.core.template import contains_template
 from .handler import Handler
 from .hooks import ENTRY_POINT_GROUP, HookSpecifications
 
@@ -56,11 +58,18 @@ def discover(settings: Mapping[str, Any], plugins: Iterable[object] = ()) -> Cat
         origin = f"{entry.dist.name if entry.dist else 'unknown'} (entry point {entry.name})"
         try:
             manager.register(entry.load(), name=origin)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"plugin {origin} cannot be loaded: {type(error).__name__}: {error}") from error
     for plugin in plugins:
-        manager.register(plugin)
-    return Catalogue(_collect(manager, settings))
+        try:
+            manager.register(plugin)
+        except (ValueError, pluggy.PluginValidationError) as error:
+            raise PluginError(f"plugin {plugin!r} cannot be used: {type(error).__name__}: {error}") from error
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"plugin {manager.get_name(error.plugin)} cannot be used: {error}") from error
+    return Catalogue(_collect(manager, MappingProxyType(dict(settings))))
 
 
 def _collect(manager: pluggy.PluginManager, settings: Mapping[str, Any]) -> Iterator[Handler]:
@@ -71,8 +80,11 @@ def _collect(manager: pluggy.PluginManager, settings: Mapping[str, Any]) -> Iter
             [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin],
         )
         try:
-            [handlers] = caller(settings=settings)
-        except Exception as error:
+            given = caller(settings=settings)
+            if not given:
+                raise TypeError("the hook returns nothing; return its handlers")
+            handlers = list(given[0])
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"plugin {implementation.plugin_name} fails to register: {type(error).__name__}: {error}"
             ) from error
@@ -100,6 +112,9 @@ def _config_check(handler: Handler) -> Callable[[Mapping[str, Any]], ConfigFault
             model.model_validate(config)
         except ValidationError as error:
             return [(detail["loc"], describe_error(detail, model)) for detail in error.errors(include_url=False)]
+        except Exception as error:
+            # A validator that stumbles. It may have stumbled over a template, which will be a value by then.
+            return () if contains_template(config) else [((), f"cannot be checked: {type(error).__name__}: {error}")]
         return ()
 
     return check

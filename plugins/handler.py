@@ -34,11 +34,13 @@ class Handler:
 def handler(name: str, *, config: type[BaseModel] | None = None) -> Callable[[RunFunction], Handler]:
     """Declare the decorated `async def (config, context)` as the handler `name`.
 
-    Raises `ValueError` for a malformed name and `TypeError` for a function that is not asynchronous:
-    it would stop every other node while it runs.
+    Raises `ValueError` for a malformed name, and `TypeError` for a `config` that is no pydantic model or a
+    function that is not asynchronous: it would stop every other node while it runs.
     """
-    if not HANDLER_NAME.fullmatch(name):
+    if not isinstance(name, str) or not HANDLER_NAME.fullmatch(name):
         raise ValueError(f"handler name {name!r} does not match {HANDLER_NAME.pattern}")
+    if config is not None and not (isinstance(config, type) and issubclass(config, BaseModel)):
+        raise TypeError(f"handler {name!r}: config must be a pydantic model, not {config!r}")
 
     def declare(function: RunFunction) -> Handler:
         if not inspect.iscoroutinefunction(function):

@@ -6,11 +6,12 @@ transaction.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .clock import Clock
 from .core.definition import ConfigCheck, validate_definition
@@ -36,6 +37,9 @@ from .ports import ExecutionRecord, LoadedExecution, NewDefinition, NewExecution
 EMBEDDED_PARTITION = 0
 MAX_REMEMBERED = 50_000
 REREAD_SECONDS = 1.0
+LARGE_DEFINITION_BYTES = 64 * 1024
+
+Result = TypeVar("Result")
 
 
 class Submitted(NamedTuple):
@@ -123,7 +127,7 @@ class Engine:
         if definition_id is not None:
             definition = definition_id
         else:
-            problems = validate_definition(document, self._config_checks)
+            problems = await self._off_loop(body, lambda: validate_definition(document, self._config_checks))
             if problems:
                 raise InvalidDefinition(problems)
             definition = NewDefinition(self._clock.new_id(), document["name"], digest, body)
@@ -132,7 +136,7 @@ class Engine:
         execution_id, stored_id = await self._store.create_execution(definition, execution)
         failpoint("engine.submit.stored")
         if definition_id is None:
-            self._graphs.add(stored_id, document)
+            self._graphs.keep(stored_id, await self._off_loop(body, lambda: self._graphs.compile(document)))
             self._definition_of_digest.put(digest, stored_id)
         self._definition_of_execution.put(execution_id, stored_id)
         return Submitted(stored_id, execution_id)
@@ -201,7 +205,7 @@ class Engine:
         )
 
     async def results(self, execution_id: str, wait_seconds: float = 0.0) -> ExecutionResults:
-        """What an execution came to; with `wait_seconds`, waits that long for it to end."""
+        """What an execution came to; with `wait_seconds`, waits that long for it to end, or for a shutdown."""
         record = await self._read(execution_id)
         if record.state not in TERMINAL_WORKFLOW_STATES and wait_seconds > 0:
             record = await self._wait_for_end(execution_id, wait_seconds)
@@ -219,7 +223,7 @@ class Engine:
             while True:
                 record = await self._read(execution_id)
                 left = deadline - self._clock.monotonic()
-                if record.state in TERMINAL_WORKFLOW_STATES or left <= 0:
+                if record.state in TERMINAL_WORKFLOW_STATES or left <= 0 or not self._accepting:
                     return record
                 await follower.ended(min(left, REREAD_SECONDS))
 
@@ -237,6 +241,13 @@ class Engine:
                 if states[node] is NodeState.QUEUED and execution.attempts[node] == attempt:
                     states[node] = NodeState.RUNNING
         return dict(zip(graph.node_ids, states, strict=True))
+
+    @staticmethod
+    async def _off_loop(body: bytes, work: Callable[[], Result]) -> Result:
+        """Do what takes time in proportion to a definition: of a large one in a thread, so that others go on."""
+        if len(body) <= LARGE_DEFINITION_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def _digest(self, document: Any) -> tuple[str, bytes]:
         try:

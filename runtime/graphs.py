@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 from .core.graph import Graph, NodeDefaults, compile_graph
 from .ports import Store
@@ -29,16 +31,20 @@ class Graphs:
         record = await self._store.read_definition(definition_id)
         if record is None:
             raise LookupError(f"there is no definition {definition_id}")
-        return self.add(definition_id, json.loads(record.body))
-
-    def add(self, definition_id: str, document: dict[str, object]) -> Graph:
-        """Compile a valid definition and keep it."""
-        graph = self._graphs.get(definition_id)
-        if graph is None:
-            graph = compile_graph(document, self._defaults)
-            self._graphs[definition_id] = graph
-            self._nodes += graph.size
-            while self._nodes > MAX_CACHED_NODES and len(self._graphs) > 1:
-                _, oldest = self._graphs.popitem(last=False)
-                self._nodes -= oldest.size
+        graph = self.compile(json.loads(record.body))
+        self.keep(definition_id, graph)
         return graph
+
+    def compile(self, document: Mapping[str, Any]) -> Graph:
+        """The graph of a valid definition. Touches nothing of this object: safe in a thread."""
+        return compile_graph(document, self._defaults)
+
+    def keep(self, definition_id: str, graph: Graph) -> None:
+        """Keep a graph, and let the ones go that were not asked for the longest when there are too many nodes."""
+        if definition_id in self._graphs:
+            return
+        self._graphs[definition_id] = graph
+        self._nodes += graph.size
+        while self._nodes > MAX_CACHED_NODES and len(self._graphs) > 1:
+            _, oldest = self._graphs.popitem(last=False)
+            self._nodes -= oldest.size

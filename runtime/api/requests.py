@@ -34,11 +34,7 @@ async def read_json(request: web.Request, max_bytes: int, *, optional: bool = Fa
     """
     if request.content_length is not None and request.content_length > max_bytes:
         raise PayloadTooLarge(f"the body has {request.content_length} bytes; at most {max_bytes} are allowed")
-    body = bytearray()
-    async for chunk in request.content.iter_chunked(65_536):
-        body += chunk
-        if len(body) > max_bytes:
-            raise PayloadTooLarge(f"the body is larger than the {max_bytes} bytes allowed")
+    body = await _read_body(request, max_bytes)
     if not body and optional:
         return {}
     if request.content_type != "application/json":
@@ -46,9 +42,21 @@ async def read_json(request: web.Request, max_bytes: int, *, optional: bool = Fa
     if not body:
         raise BadRequest("the body is empty; send a JSON object")
     try:
-        return decode(bytes(body))
+        return decode(body)
     except InvalidJson as error:
         raise BadRequest("the body is not valid JSON", [Problem("$", str(error))]) from None
+
+
+async def _read_body(request: web.Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_chunked(65_536):
+            body += chunk
+            if len(body) > max_bytes:
+                raise PayloadTooLarge(f"the body is larger than the {max_bytes} bytes allowed")
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not encoded as its Content-Encoding or Transfer-Encoding says") from None
+    return bytes(body)
 
 
 def parse_body(value: Any, model: type[Model]) -> Model:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ...config import SettingsError
+from ...config import Settings, SettingsError
 from ...plugins.discovery import PluginError
-from ..errors import EngineError
+from .. import failpoints
+from ..errors import CallerError, EngineError
 
 FAILURE = 1
 USAGE_ERROR = 2
+CANCELLED = 130
 
 
 class UsageError(Exception):
@@ -35,11 +37,21 @@ def reporting_errors() -> Iterator[Outcome]:
     except (UsageError, SettingsError, PluginError) as error:
         outcome.code = USAGE_ERROR
         report(str(error))
+    except KeyboardInterrupt:
+        outcome.code = CANCELLED
     except EngineError as error:
-        outcome.code = USAGE_ERROR if error.problems else FAILURE
+        outcome.code = USAGE_ERROR if isinstance(error, CallerError) else FAILURE
         report(f"{(type(error).__doc__ or '').strip()}: {error}")
         for problem in error.problems:
             report(f"  {problem.path}: {problem.message}")
+
+
+def check_failpoints(settings: Settings) -> None:
+    """Raise `UsageError` for failpoints that cannot be read: the settings take them as any text."""
+    try:
+        failpoints.configure(settings.failpoints)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def report(message: str) -> None:

@@ -16,10 +16,9 @@ from ..core.json_text import InvalidJson, decode
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..engine import Engine, ExecutionResults
 from ..process import Runtime, running
-from .errors import FAILURE, UsageError, report
+from .errors import CANCELLED, FAILURE, UsageError, check_failpoints, report
 from .event_loop import run_to_end
 
-CANCELLED = 130
 REFRESH_SECONDS = 1.0
 
 _EXIT_CODES = {WorkflowState.COMPLETED: 0, WorkflowState.FAILED: FAILURE, WorkflowState.CANCELLED: CANCELLED}
@@ -29,13 +28,10 @@ def run_file(file: Path, inputs: Sequence[str], *, demo: bool) -> int:
     """Run the workflow in `file` with `inputs` ("name=value"); returns 0, 1 when it failed, 130 when cancelled."""
     document = _read(file)
     parameters = parse_inputs(inputs)
-    with tempfile.TemporaryDirectory(prefix="workflow-engine-") as folder:
-        overrides: dict[str, Any] = {"sqlite_path": Path(folder) / "run.db"}
-        settings = load_settings(overrides | ({"demo_mode": True} if demo else {}))
-        configure_logging(
-            max(settings.log_level, "WARNING", key=["DEBUG", "INFO", "WARNING", "ERROR"].index), "console"
-        )
-        return run_to_end(_run(settings, document, parameters))
+    settings = load_settings({"demo_mode": True} if demo else {})
+    check_failpoints(settings)
+    configure_logging(max(settings.log_level, "WARNING", key=["DEBUG", "INFO", "WARNING", "ERROR"].index), "console")
+    return run_to_end(_run_apart(settings, document, parameters))
 
 
 def parse_inputs(inputs: Sequence[str]) -> dict[str, Any]:
@@ -52,6 +48,12 @@ def parse_inputs(inputs: Sequence[str]) -> dict[str, Any]:
         except InvalidJson:
             parameters[name] = text
     return parameters
+
+
+async def _run_apart(settings: Settings, document: Any, parameters: dict[str, Any]) -> int:
+    """Run on a database of its own, which is gone before the process is left, even if it is left by force."""
+    with tempfile.TemporaryDirectory(prefix="workflow-engine-") as folder:
+        return await _run(settings.model_copy(update={"sqlite_path": Path(folder) / "run.db"}), document, parameters)
 
 
 async def _run(settings: Settings, document: Any, parameters: dict[str, Any]) -> int:

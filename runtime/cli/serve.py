@@ -16,7 +16,7 @@ from ...observability.logs import configure_logging
 from ..api.app import build_app
 from ..errors import SetupError
 from ..process import Runtime, running
-from .errors import FAILURE
+from .errors import FAILURE, check_failpoints
 from .event_loop import run_to_end
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ def serve(*, host: str | None, port: int | None, demo: bool) -> int:
     """Serve until told to stop; returns the exit code. Arguments go before the environment."""
     given = {"api_host": host, "api_port": port, "demo_mode": True if demo else None}
     settings = load_settings({name: value for name, value in given.items() if value is not None})
+    check_failpoints(settings)
     configure_logging(settings.log_level, settings.log_format)
     if settings.demo_mode:
         log.warning("demo mode: call_external_service and llm_service are mocks")
@@ -43,7 +44,11 @@ async def _serve(built: Runtime) -> int:
         await asyncio.wait([failed, stopped], return_when=asyncio.FIRST_COMPLETED)
         runtime.engine.stop_accepting()
         await runner.cleanup()
-        code = FAILURE if failed.done() else 0
+        code = 0
+        if failed.done():
+            # `stop` reports what ended the owner; asking for it here says that it is not lost.
+            failed.exception()
+            code = FAILURE
         for task in (failed, stopped):
             task.cancel()
     log.info("stopped")
@@ -63,12 +68,15 @@ async def _listen(runtime: Runtime) -> web.AppRunner:
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.api_host, settings.api_port).start()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # A UnicodeError comes from a host name that cannot be one.
+        reason = getattr(error, "strerror", None) or error
         raise SetupError(
-            f"cannot listen on {settings.api_host}:{settings.api_port}: {error.strerror}; set API_HOST and API_PORT"
+            f"cannot listen on {settings.api_host}:{settings.api_port}: {reason}; set API_HOST and API_PORT"
         ) from error
     address: Any = runner.addresses[0]
-    print(f"workflow-engine {__version__} listening on http://{address[0]}:{address[1]}", flush=True)
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    print(f"workflow-engine {__version__} listening on http://{host}:{address[1]}", flush=True)
     return runner
 
 

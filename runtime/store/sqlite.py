@@ -6,7 +6,9 @@ a WAL that two connections reset at the same time.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -49,6 +51,7 @@ class SqliteStore:
         self._writer = SqliteWriter(self._connect_writer)
         self._owner_reader: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
+        self._closing = asyncio.Lock()
 
     async def open(self) -> None:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -70,12 +73,15 @@ class SqliteStore:
             raise
 
     async def close(self) -> None:
-        for reader in (self._owner_reader, self._reader):
-            if reader is not None:
-                await reader.close()
-        self._owner_reader = self._reader = None
-        await self._writer.close()
-        self._lock.release()
+        self._writer.stop_accepting()
+        readers, self._owner_reader, self._reader = (self._owner_reader, self._reader), None, None
+        async with self._closing:
+            # The readers first: the last connection to close checkpoints, and that must be the writer.
+            for reader in readers:
+                if reader is not None:
+                    await reader.close()
+            await self._writer.close()
+            self._lock.release()
 
     async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
         definition_id = await self._writer.write(CreateExecution(definition, execution))
@@ -151,12 +157,12 @@ class SqliteStore:
         return StoreHealth(True, f"SQLite {sqlite3.sqlite_version}")
 
     def _connect_writer(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=256
-        )
+        # Absolute: SQLite gives relative names such as "file:x" and ":memory:" a meaning of their own.
+        path = self._path.resolve()
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=256)
 
     async def _connect_reader(self) -> aiosqlite.Connection:
-        address = f"file:{quote(str(self._path.resolve()))}?mode=ro"
+        address = f"file:{quote(os.fsencode(self._path.resolve()))}?mode=ro"
         return await aiosqlite.connect(address, uri=True, isolation_level=None, cached_statements=64)
 
     async def _fetch(self, reader: aiosqlite.Connection | None, query: str, values: Any) -> Sequence[Any]:
@@ -210,11 +216,15 @@ def _command_record(row: Sequence[Any]) -> CommandRecord:
 
 
 def _prepare(connection: sqlite3.Connection, now: int) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    [[mode]] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    if mode != "wal":
+        raise StoreUnusable(f"the database cannot have a write-ahead log here (its journal mode stays {mode!r})")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA cache_size = -16000")
     migrate(connection, now)
+    # A file that can only be read opens without complaint; a write that changes nothing finds out.
+    connection.execute(load_queries("sqlite")["fence"], (-1, -1))
 
 
 def _explain(error: sqlite3.DatabaseError, path: Path) -> str:

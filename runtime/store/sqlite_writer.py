@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ _PASSING_FAULTS = {
     sqlite3.SQLITE_IOERR: "the disk reports an error",
     sqlite3.SQLITE_NOMEM: "there is no memory left",
 }
+
+# What no write is the culprit of: trying each alone would only wait for the same lock again and again.
+_NOBODYS_FAULT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 class CreateExecution(NamedTuple):
@@ -74,9 +78,13 @@ class SqliteWriter:
         self._connection = await self._on_thread(self._connect)
         await self._on_thread(prepare, self._connection)
 
+    def stop_accepting(self) -> None:
+        """Refuse what is asked for from now on."""
+        self._closing = True
+
     async def close(self) -> None:
         """Finish what was asked for, then close. Safe to call twice."""
-        self._closing = True
+        self.stop_accepting()
         while self._transaction is not None:
             await asyncio.wait([self._transaction])
         if self._connection is not None:
@@ -131,11 +139,22 @@ class SqliteWriter:
     def _transact(self, writes: list[Write]) -> list[Any]:
         """All writes in one transaction; one by one when that fails. A result may be an exception."""
         try:
-            return self._transact_together(writes)
+            results = self._transact_together(writes)
+        except StoreOutcomeUnknown:
+            # Never tried again: what has happened would answer that it was refused.
+            raise
         except Exception as error:
-            if len(writes) == 1:
-                return [_translate(error)]
-        return [self._transact([write])[0] for write in writes]
+            if len(writes) == 1 or _primary_code(error) in _NOBODYS_FAULT:
+                return [_translate(error)] * len(writes)
+            return [self._transact_alone(write) for write in writes]
+        failpoint("store.transaction.committed")
+        return results
+
+    def _transact_alone(self, write: Write) -> Any:
+        try:
+            return self._transact([write])[0]
+        except Exception as error:
+            return error
 
     def _transact_together(self, writes: list[Write]) -> list[Any]:
         connection = self._connection
@@ -157,7 +176,6 @@ class SqliteWriter:
             if _primary_code(error) == sqlite3.SQLITE_IOERR:
                 raise StoreOutcomeUnknown(f"the disk reported an error during a commit: {error}") from error
             raise
-        failpoint("store.transaction.committed")
         return results
 
     def _apply(self, connection: sqlite3.Connection, writes: list[Write]) -> list[Any]:
@@ -242,11 +260,13 @@ def _execution_row(definition_id: str, execution: NewExecution) -> tuple[Any, ..
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
+    """Whatever it says, the error that led here says more."""
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
 
 
-def _primary_code(error: sqlite3.Error) -> int:
+def _primary_code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 

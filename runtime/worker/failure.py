@@ -33,6 +33,9 @@ def describe_failure(error: BaseException) -> AttemptError:
 
     Whatever a plugin has put into its exception comes out as something that can be stored.
     """
+    if isinstance(error.__cause__, PermanentError):
+        # A library's exception around a refusal of ours, such as of an address that may not be called.
+        error = error.__cause__
     if isinstance(error, RetryAfter):
         return AttemptError(_error_type(error), _message(error), True, _seconds(error))
     if isinstance(error, PermanentError):

@@ -82,7 +82,8 @@ def test_outcomes_are_not_deduplicated(transport: Transport) -> None:
 
 
 def test_everything_is_handed_out_once(transport: Transport) -> None:
-    taken_wake_ups, taken_outcomes = [], []
+    taken_wake_ups: list[str] = []
+    taken_outcomes: list[Outcome] = []
     for number in range(100):
         transport.wake(f"e{number}")
         transport.hand_in(outcome(f"e{number}", number))
@@ -175,7 +176,7 @@ async def test_every_follower_hears_of_its_execution_only(transport: Transport) 
     with transport.follow("e1") as one, transport.follow("e1") as two, transport.follow("e2") as other:
         async with begun(one.changed(LONG)) as first, begun(two.changed(LONG)) as second:
             transport.publish(["e3", "e1"])
-            assert await asyncio.wait_for(asyncio.gather(first, second), LONG / 10) == [True, True]
+            assert [await asyncio.wait_for(each, LONG / 10) for each in (first, second)] == [True, True]
         assert await other.changed(0) is False
         transport.publish(["e2", "e1"])
         assert [await each.changed(0) for each in (one, two, other)] == [True, True, True]
@@ -237,7 +238,7 @@ async def test_the_end_is_heard_as_a_change_and_stays(transport: Transport) -> N
     with transport.follow("e1") as one, transport.follow("e1") as two, transport.follow("e2") as other:
         async with begun(one.ended(LONG)) as ended, begun(two.changed(LONG)) as changed:
             transport.publish(["e2"], ended=["e1"])
-            assert await asyncio.wait_for(asyncio.gather(ended, changed), LONG / 10) == [True, True]
+            assert [await asyncio.wait_for(each, LONG / 10) for each in (ended, changed)] == [True, True]
         assert [await one.ended(0), await one.ended(0), await two.ended(0)] == [True, True, True]
         assert [await other.changed(0), await other.ended(0)] == [True, False]
 

@@ -25,7 +25,7 @@ def migration(number: int, text: str, name: str = "made_up") -> Migration:
     return Migration(number, name, text, hashlib.sha256(text.encode()).hexdigest())
 
 
-FIRST = migration(1, "CREATE TABLE one (a) STRICT;\nINSERT INTO one VALUES (1);".replace("(a)", "(a INTEGER)"), "first")
+FIRST = migration(1, "CREATE TABLE one (a INTEGER) STRICT;\nINSERT INTO one VALUES (1);", "first")
 SECOND = migration(2, "ALTER TABLE one ADD COLUMN b INTEGER;\nUPDATE one SET b = a + 1;", "second")
 
 
@@ -91,18 +91,20 @@ def test_a_migration_that_was_changed_is_refused(connection: sqlite3.Connection,
     migrate(connection, 1)
     before = schema(connection), applied(connection)
     use_migrations(migration(1, FIRST.text + "\n-- harmless", "first"), SECOND, migration(3, "CREATE TABLE t (a);"))
-    with pytest.raises(StoreUnusable, match=r"migration 0001_first was applied .* with another content.*restore a copy"):
+    with pytest.raises(StoreUnusable, match=r"0001_first was applied .* with another content.*restore a copy"):
         migrate(connection, 2)
     assert (schema(connection), applied(connection)) == before
     assert not connection.in_transaction
 
 
-def test_a_database_of_a_newer_version_is_refused(connection: sqlite3.Connection, use_migrations: UseMigrations) -> None:
+def test_a_database_of_a_newer_version_is_refused(
+    connection: sqlite3.Connection, use_migrations: UseMigrations
+) -> None:
     use_migrations(FIRST, SECOND)
     migrate(connection, 1)
     before = schema(connection), applied(connection)
     use_migrations(FIRST)
-    with pytest.raises(StoreUnusable, match=r"has migration 0002_second, which this version does not know.*newer version"):
+    with pytest.raises(StoreUnusable, match=r"0002_second, which this version does not know.*newer version"):
         migrate(connection, 2)
     assert (schema(connection), applied(connection)) == before
     assert not connection.in_transaction

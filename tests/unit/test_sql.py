@@ -72,7 +72,7 @@ def names_asked_for(tree: ast.Module) -> Iterator[tuple[int, str | None]]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("self.") in TAKE_A_NAME:
             asked = node.args[1]
         if asked is not None:
-            yield node.lineno, asked.value if isinstance(asked, ast.Constant) else None
+            yield asked.lineno, str(asked.value) if isinstance(asked, ast.Constant) else None
 
 
 def asked_for() -> dict[str, str | None]:
@@ -150,7 +150,7 @@ def test_migrations_are_loaded_in_order_with_the_digest_of_their_text() -> None:
     loaded = load_migrations("sqlite")
     folder = resources.files(workflow_engine.sql).joinpath("sqlite", "migrations")
     files = {f"{each.number:04}_{each.name}.sql": each for each in loaded}
-    assert list(files) == sorted(file.name for file in folder.iterdir()), "a file whose name does not fit is never applied"
+    assert list(files) == sorted(file.name for file in folder.iterdir()), "never applied: its name does not fit"
     assert [each.number for each in loaded] == list(range(1, len(loaded) + 1))
     for name, each in files.items():
         text = folder.joinpath(name).read_text("utf-8")
@@ -163,7 +163,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, folder: Path, files: Mapping[str, s
         file = folder / "made_up" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", newline="")
-    monkeypatch.setattr(workflow_engine.sql.resources, "files", lambda _package: folder)
+    monkeypatch.setattr(resources, "files", lambda _package: folder)
 
 
 def test_the_loader_of_queries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
