@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NoReturn
 
 from .limits import MAX_INTEGER_BITS, MAX_JSON_DEPTH
 from .problem import join_path, show
 
+_LARGEST_INTEGER = (1 << MAX_INTEGER_BITS) - 1
+_SMALLEST_INTEGER = -_LARGEST_INTEGER
 _NESTING_MESSAGE = f"nested deeper than {MAX_JSON_DEPTH} levels"
 
 
@@ -68,45 +73,88 @@ def decode(text: bytes) -> Any:
         raise InvalidJson(f"{error.msg} at line {error.lineno} column {error.colno}") from None
     except RecursionError:
         raise InvalidJson(_NESTING_MESSAGE) from None
-    _inspect(value, len(text) * 4 + 64)
+    _inspect(value, len(text))
     return value
 
 
 def _inspect(value: Any, max_bytes: int) -> None:
     """Raise unless `value` is strict JSON that may fit into `max_bytes`; stops as soon as it knows.
 
-    Walks without recursion: a value may be nested as deep as memory allows, or contain itself.
+    Walks without recursion: a value may be nested as deep as memory allows, or contain itself. `total`
+    never exceeds the size of the text: a container counts its brackets, commas and keys and one byte
+    for each value in it, and what is longer than one byte adds the rest when its turn comes.
     """
-    total = 0
+    total = 1
     stack: list[tuple[Any, Any, int]] = [(value, None, 0)]
     while stack:
         item, place, depth = stack.pop()
-        if isinstance(item, str):
-            total += len(item) + 2
-            if not item.isascii() and _has_surrogate(item):
-                raise InvalidJson(f"{_path(place)} holds a lone surrogate, which is not valid Unicode text")
-        elif isinstance(item, dict):
-            total += 4 * len(item) + 2
-            if total <= max_bytes:
-                _check_keys(item, place)
-                stack.extend((child, (place, key), depth + 1) for key, child in item.items())
-        elif isinstance(item, (list, tuple)):
-            total += 2 * len(item) + 1
-            if total <= max_bytes:
-                stack.extend((child, (place, index), depth + 1) for index, child in enumerate(item))
-        else:
-            total += 1
-            _check_scalar(item, place)
-        if total > max_bytes + 1:
-            raise JsonTooLarge(f"more than {max_bytes} bytes of JSON")
         if depth > MAX_JSON_DEPTH:
             raise InvalidJson(f"{_path(place)} is {_NESTING_MESSAGE}")
+        if isinstance(item, str):
+            total += len(item) + 1
+            if total <= max_bytes and not item.isascii() and _has_surrogate(item):
+                raise InvalidJson(f"{_path(place)} holds a lone surrogate, which is not valid Unicode text")
+        elif isinstance(item, dict):
+            total += 5 * len(item) or 1
+            if total <= max_bytes:
+                _check_iteration(type(item).items, item, place)
+                total += _count_key_characters(item, place)
+            if total <= max_bytes:
+                _check_keys(item, place)
+                total += _take_children(dict.items(item), place, depth + 1, stack)
+        elif isinstance(item, (list, tuple)):
+            total += 2 * len(item) or 1
+            if total <= max_bytes:
+                _check_iteration(type(item).__iter__, item, place)
+                total += _take_children(enumerate(item), place, depth + 1, stack)
+        else:
+            _check_scalar(item, place)
+        if total > max_bytes:
+            raise JsonTooLarge(f"more than {max_bytes} bytes of JSON")
 
 
-def _check_keys(item: dict[Any, Any], place: Any) -> None:
-    for key in item:
+def _take_children(
+    children: Iterable[tuple[str | int, Any]], place: Any, depth: int, stack: list[tuple[Any, Any, int]]
+) -> int:
+    """Put on the stack what needs a closer look. The rest, nearly everything, only counts: returns its bytes."""
+    total = 0
+    if depth <= MAX_JSON_DEPTH:
+        for key, child in children:
+            kind = type(child)
+            if kind is str and child.isascii():
+                total += len(child) + 1
+            elif not (
+                (kind is int and _SMALLEST_INTEGER <= child <= _LARGEST_INTEGER)
+                or (kind is float and math.isfinite(child))
+                or child is None
+                or kind is bool
+            ):
+                stack.append((child, (place, key), depth))
+    else:
+        stack.extend((child, (place, key), depth) for key, child in islice(children, 1))
+    return total
+
+
+_KNOWN_ITERATION = (dict.items, OrderedDict.items, list.__iter__, tuple.__iter__)
+
+
+def _check_iteration(method: object, item: Any, place: Any) -> None:
+    """Refuse a container that iterates in a way of its own: it might never end, or differ each time."""
+    if method not in _KNOWN_ITERATION:
+        raise InvalidJson(f"{_path(place)} is a {type(item).__name__}, which JSON cannot hold")
+
+
+def _count_key_characters(item: dict[Any, Any], place: Any) -> int:
+    characters = 0
+    for key in dict.keys(item):
         if not isinstance(key, str):
             raise InvalidJson(f"{_path(place)} has the key {show(key)}, which is not text")
+        characters += len(key)
+    return characters
+
+
+def _check_keys(item: dict[str, Any], place: Any) -> None:
+    for key in dict.keys(item):
         if not key.isascii() and _has_surrogate(key):
             raise InvalidJson(f"{_path(place)} has a key with a lone surrogate")
 

@@ -31,7 +31,7 @@ def join_path(base: str, segments: Iterable[str | int]) -> str:
     for segment in segments:
         if isinstance(segment, int):
             path += f"[{segment}]"
-        elif segment.isidentifier():
+        elif segment.isidentifier() and len(segment) <= MAX_SHOWN_CHARACTERS:
             path += f".{segment}" if path else segment
         else:
             path += f"[{show(segment)}]"

@@ -518,16 +518,23 @@ def deep() -> list[Any]:
 class Treacherous(dict[str, Any]):
     """A dictionary that fails when it is looked at."""
 
-    def items(self) -> Any:
-        raise RuntimeError("no items")
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+
+class TreacherousNumber(int):
+    """A number that fails when it is looked at, and not with an Exception."""
+
+    def bit_length(self) -> int:
+        raise Impolite("no bits")
 
 
 class Endless(list[Any]):
-    """A list whose iterator fails half way."""
+    """A list whose iterator never ends."""
 
     def __iter__(self) -> Iterator[Any]:
-        yield 1
-        raise Impolite("no more")
+        while True:
+            yield 1
 
 
 RETURNED: dict[str, tuple[Callable[[], Any], str, str]] = {
@@ -546,9 +553,10 @@ RETURNED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "a big text": (lambda: "x" * 100_000_000, "output_too_large", "more than 4194304 bytes of JSON"),
     "a big list": (lambda: ["x" * 1_000_000] * 100, "output_too_large", "more than 4194304 bytes of JSON"),
     "many keys": (lambda: dict.fromkeys(map(str, range(1_100_000))), "output_too_large", "more than 4194304 bytes"),
-    "just too big": (lambda: "x" * (4 * 1024 * 1024 - 1), "output_too_large", "4194305 bytes of JSON"),
-    "a treacherous dictionary": (lambda: {"a": Treacherous(b=1)}, "output_invalid", "RuntimeError: no items"),
-    "a treacherous list": (lambda: {"a": Endless([1])}, "output_invalid", "Impolite: no more"),
+    "just too big": (lambda: "x" * (4 * 1024 * 1024 - 1), "output_too_large", "4194304"),
+    "a treacherous dictionary": (lambda: {"a": Treacherous(b=1)}, "output_invalid", "RuntimeError: no length"),
+    "a treacherous number": (lambda: {"a": TreacherousNumber(1)}, "output_invalid", "Impolite: no bits"),
+    "an endless list": (lambda: {"a": Endless([1])}, "output_invalid", "$.a is a Endless, which JSON cannot hold"),
 }
 
 

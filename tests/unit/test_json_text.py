@@ -202,7 +202,7 @@ def test_too_deep_is_refused_without_recursion(depth: int, wrap: Callable[[Any],
 def test_a_list_that_contains_itself() -> None:
     circle: list[Any] = [1]
     circle.append(circle)
-    with pytest.raises(InvalidJson, match=r"^\$(\[1\])+ is nested deeper than 64 levels$"):
+    with pytest.raises(InvalidJson, match=r"^\$(\[1\])+\[[01]\] is nested deeper than 64 levels$"):
         encode(circle, MIB)
 
 
@@ -215,7 +215,7 @@ def test_objects_that_contain_each_other() -> None:
 
 def test_a_wide_list_that_contains_itself_many_times() -> None:
     circle: list[Any] = []
-    circle.extend([circle] * 10_000)
+    circle.extend([circle] * 1_000)
     with pytest.raises((InvalidJson, JsonTooLarge)):
         encode(circle, MIB)
 
