@@ -8,7 +8,8 @@ once, with their paths, in time proportional to nodes plus edges.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -80,24 +81,26 @@ class WorkflowDefinition(BaseModel):
 
 def validate_definition(document: object, handlers: Mapping[str, ConfigCheck]) -> list[Problem]:
     """Every problem of a definition; empty when it may run. `handlers` are the node types that exist."""
-    problems = _shape_problems(document)
+    problems, found = _shape_problems(document)
     if isinstance(document, Mapping):
-        problems += _input_schema_problems(document.get("input_schema"))
-        nodes = _well_formed_nodes(document)
-        problems += _Rules(nodes, handlers).check()
-    if len(problems) > limits.MAX_PROBLEMS:
-        rest = len(problems) - limits.MAX_PROBLEMS
+        others = _input_schema_problems(document.get("input_schema"))
+        others += _Rules(_well_formed_nodes(document), handlers).check()
+        problems += others
+        found += len(others)
+    if found > limits.MAX_PROBLEMS:
+        rest = found - limits.MAX_PROBLEMS
         problems = problems[: limits.MAX_PROBLEMS]
         problems.append(Problem("$", f"{rest} more problems; mend these first"))
     return problems
 
 
-def _shape_problems(document: object) -> list[Problem]:
+def _shape_problems(document: object) -> tuple[list[Problem], int]:
+    """The first so many problems, and how many there are."""
     try:
         WorkflowDefinition.model_validate(document)
     except ValidationError as error:
-        return describe_errors(error, WorkflowDefinition)
-    return []
+        return describe_errors(error, WorkflowDefinition), error.error_count()
+    return [], 0
 
 
 def _input_schema_problems(schema: object) -> list[Problem]:
@@ -125,15 +128,12 @@ class _Node:
 
 
 def _well_formed_nodes(document: Mapping[str, Any]) -> list[_Node]:
+    """The nodes as far as there are some; none when there are too many, which is problem enough."""
     dag = document.get("dag")
     listed = dag.get("nodes") if isinstance(dag, Mapping) else None
-    if not isinstance(listed, list):
+    if not isinstance(listed, list) or len(listed) > limits.MAX_NODES:
         return []
-    return [
-        _Node(f"dag.nodes[{index}]", raw)
-        for index, raw in enumerate(listed[: limits.MAX_NODES])
-        if isinstance(raw, Mapping)
-    ]
+    return [_Node(f"dag.nodes[{index}]", raw) for index, raw in enumerate(listed) if isinstance(raw, Mapping)]
 
 
 class _Rules:
@@ -146,6 +146,7 @@ class _Rules:
         self.position_of: dict[str, int] = {}
         self.edges: list[list[int]] = [[] for _ in nodes]
         self.order: list[int] = []
+        self.near_searches_left = limits.MAX_NEAR_SEARCHES
 
     def check(self) -> list[Problem]:
         self.check_ids()
@@ -157,6 +158,13 @@ class _Rules:
 
     def report(self, path: str, message: str) -> None:
         self.problems.append(Problem(path, message))
+
+    def did_you_mean(self, word: str, known: Iterable[str]) -> str:
+        """Near matches for the first few mistakes: looking for them costs more than all other checks."""
+        if not self.near_searches_left:
+            return ""
+        self.near_searches_left -= 1
+        return did_you_mean(word, known)
 
     def check_ids(self) -> None:
         for position, node in enumerate(self.nodes):
@@ -183,7 +191,7 @@ class _Rules:
                 elif name == node.id:
                     self.report(path, "a node cannot depend on itself; remove it")
                 elif name not in self.position_of:
-                    near = did_you_mean(name, self.position_of)
+                    near = self.did_you_mean(name, self.position_of)
                     self.report(path, f"there is no node with the id {show(name)}{near}")
                 else:
                     self.edges[position].append(self.position_of[name])
@@ -213,19 +221,17 @@ class _Rules:
             )
 
     def report_cycles(self, stuck: set[int]) -> None:
-        """Follow one stuck dependency from each stuck node: every such walk ends in a cycle."""
-        walked_in: dict[int, int] = {}
-        for start in sorted(stuck):
-            position, path = start, []
-            while position not in walked_in:
-                walked_in[position] = start
-                path.append(position)
-                position = next(dependency for dependency in self.edges[position] if dependency in stuck)
-            if walked_in[position] == start and position in path:
-                cycle = path[path.index(position) :][::-1]
-                names = [self.nodes[member].id for member in (*cycle, cycle[0])]
-                shown = names if len(names) <= 12 else [*names[:10], f"... {len(names) - 12} more ...", names[-1]]
-                self.report("dag.nodes", f"the nodes {' -> '.join(shown)} wait for each other; remove one dependency")
+        """One cycle for each knot: each set of nodes that all wait for each other."""
+        for knot in _knots(self.edges, stuck):
+            position, path = min(knot), dict[int, None]()
+            while position not in path:
+                path[position] = None
+                position = next(dependency for dependency in self.edges[position] if dependency in knot)
+            walked = list(path)
+            cycle = walked[walked.index(position) :][::-1]
+            names = [_show_id(self.nodes[member].id) for member in (*cycle, cycle[0])]
+            shown = names if len(names) <= 12 else [*names[:10], f"... {len(names) - 12} more ...", names[-1]]
+            self.report("dag.nodes", f"the nodes {' -> '.join(shown)} wait for each other; remove one dependency")
 
     def check_handlers(self) -> None:
         for node in self.nodes:
@@ -236,7 +242,7 @@ class _Rules:
             check = self.handlers.get(node.handler)
             if check is None:
                 known = ", ".join(sorted(self.handlers)[:20])
-                near = did_you_mean(node.handler, self.handlers) or f"; there are {known}"
+                near = self.did_you_mean(node.handler, self.handlers) or f"; there are {known}"
                 self.report(f"{node.place}.handler", f"there is no handler {show(node.handler)}{near}")
                 continue
             for path, message in check(node.config):
@@ -259,11 +265,11 @@ class _Rules:
 
     def check_reference(self, node: _Node, place: str, reference: Reference) -> bool:
         if reference.root not in self.position_of:
-            near = did_you_mean(reference.root, [INPUT_ROOT, *self.position_of])
+            near = self.did_you_mean(reference.root, chain((INPUT_ROOT,), self.position_of))
             self.report(place, f"template '{{{{ {reference} }}}}': there is no node {show(reference.root)}{near}")
             return False
         if reference.path[:1] != (OUTPUT_FIELD,):
-            wanted = join_path(reference.root, [OUTPUT_FIELD, *reference.path])
+            wanted = Reference(reference.root, (OUTPUT_FIELD, *reference.path))
             self.report(
                 place, f"template '{{{{ {reference} }}}}': a node has only 'output'; did you mean '{{{{ {wanted} }}}}'?"
             )
@@ -292,6 +298,41 @@ class _Rules:
                     f"template '{{{{ {reference} }}}}': {show(self.nodes[position].id)} does not wait for "
                     f"{show(reference.root)}; add it to the dependencies",
                 )
+
+
+def _knots(edges: Sequence[Sequence[int]], within: Set[int]) -> Iterator[set[int]]:
+    """The strongly connected components of at least two nodes (Tarjan's algorithm, without recursion)."""
+    number: dict[int, int] = {}
+    lowest: dict[int, int] = {}
+    open_nodes: dict[int, None] = {}
+    for root in sorted(within):
+        walk = [] if root in number else [(root, iter(edges[root]))]
+        while walk:
+            node, rest = walk[-1]
+            if node not in number:
+                number[node] = lowest[node] = len(number)
+                open_nodes[node] = None
+            for after in rest:
+                if after in within and after not in number:
+                    walk.append((after, iter(edges[after])))
+                    break
+                if after in open_nodes:
+                    lowest[node] = min(lowest[node], number[after])
+            else:
+                walk.pop()
+                if walk:
+                    above = walk[-1][0]
+                    lowest[above] = min(lowest[above], lowest[node])
+                if lowest[node] == number[node]:
+                    knot = {node}
+                    while (member := open_nodes.popitem()[0]) != node:
+                        knot.add(member)
+                    if len(knot) > 1:
+                        yield knot
+
+
+def _show_id(node_id: str) -> str:
+    return node_id if NODE_ID.fullmatch(node_id) else show(node_id)
 
 
 def _touches_template(config: Mapping[str, Any], path: Iterable[str | int]) -> bool:

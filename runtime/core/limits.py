@@ -29,3 +29,6 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_TIMEOUT_SECONDS = 7 * 86_400.0
 
 MAX_PROBLEMS = 200
+MAX_NEAR_SEARCHES = 20
+MAX_NEAR_SEARCH_WORK = 500_000
+"""Pairs of characters that one search for near matches may compare."""

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .limits import MAX_NEAR_SEARCH_WORK
+
 MAX_SHOWN_CHARACTERS = 80
 
 
@@ -31,7 +33,7 @@ def join_path(base: str, segments: Iterable[str | int]) -> str:
     for segment in segments:
         if isinstance(segment, int):
             path += f"[{segment}]"
-        elif segment.isidentifier() and len(segment) <= MAX_SHOWN_CHARACTERS:
+        elif isinstance(segment, str) and segment.isidentifier() and len(segment) <= MAX_SHOWN_CHARACTERS:
             path += f".{segment}" if path else segment
         else:
             path += f"[{show(segment)}]"
@@ -58,8 +60,20 @@ def ascii_safe(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the names nearest to `word`, or the empty string."""
-    near = difflib.get_close_matches(word[:128], list(known)[:2_000], n=3, cutoff=0.6)
+    """`; did you mean 'x'?` for the names nearest to `word`, or the empty string.
+
+    Looks at as many names as the work allows: a comparison costs the product of the lengths, and a
+    little for itself.
+    """
+    candidates = []
+    work = 0
+    for name in known:
+        if len(name) <= 3 * len(word):  # what is longer is not near
+            work += len(name) * len(word) + 100
+            if work > MAX_NEAR_SEARCH_WORK:
+                break
+            candidates.append(name)
+    near = difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
     if not near:
         return ""
     return "; did you mean " + " or ".join(repr(name) for name in near) + "?"

@@ -8,14 +8,18 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from .limits import MAX_PROBLEMS
 from .problem import Problem, did_you_mean, join_path, show
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], base: str = "") -> list[Problem]:
-    """One problem for each error, with paths below `base`. `model` is where key names are looked up."""
+    """One problem for each of the first `MAX_PROBLEMS` errors, with paths below `base`.
+
+    `model` is where key names are looked up.
+    """
     return [
         Problem(join_path(base, detail["loc"]) or "$", describe_error(detail, model))
-        for detail in error.errors(include_url=False)
+        for detail in error.errors(include_url=False)[:MAX_PROBLEMS]
     ]
 
 

@@ -10,7 +10,8 @@ The grammar, all of it:
 A template that is the whole string keeps its value's type; inside other text, text stands as it is
 and everything else as JSON. `{{ "{{" }}` writes two braces. Values are data: they are never
 evaluated again. There are no calls, no operators, no Python: work and length are bounded by
-`limits.py`, and everything is parsed once, when the definition is compiled.
+`limits.py`, and everything is parsed once, when the definition is compiled. A part of a
+configuration that holds no template is kept as one piece.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
-from .json_text import InvalidJson
+from .json_text import InvalidJson, decode
 from .limits import (
     MAX_EXPRESSION_CHARACTERS,
     MAX_JSON_DEPTH,
@@ -56,7 +57,8 @@ class Reference:
     fallback: str | None = None
 
     def __str__(self) -> str:
-        return join_path(self.root, self.path)
+        """As it can be written in a template."""
+        return self.root + "".join(map(_write_segment, self.path))
 
 
 class Scope(Protocol):
@@ -72,11 +74,20 @@ class Scope(Protocol):
         """The output of an ancestor."""
 
 
-class Renderer(Protocol):
-    """A compiled configuration, or a part of one."""
+class Budget:
+    """How many characters the texts of one configuration may still grow by while it is resolved."""
 
-    def render(self, scope: Scope) -> Any:
-        """The value with its templates resolved: fresh containers at each call. Raises `TemplateFailed`."""
+    __slots__ = ("characters",)
+
+    def __init__(self) -> None:
+        self.characters = MAX_RENDERED_TEXT_CHARACTERS
+
+
+class Part(Protocol):
+    """A part of a compiled configuration."""
+
+    def fill(self, scope: Scope, budget: Budget) -> Any:
+        """The part's value with its templates resolved. Raises `TemplateFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class Constant:
     value: Any
     container_text: str | None
 
-    def render(self, scope: Scope) -> Any:
+    def fill(self, scope: Scope, budget: Budget) -> Any:
         return self.value if self.container_text is None else json.loads(self.container_text)
 
 
@@ -94,7 +105,7 @@ class Constant:
 class EmptyObject:
     """The configuration of a node that has none, which is the most common one."""
 
-    def render(self, scope: Scope) -> Any:
+    def fill(self, scope: Scope, budget: Budget) -> Any:
         return {}
 
 
@@ -105,7 +116,7 @@ class Whole:
     reference: Reference
     place: str
 
-    def render(self, scope: Scope) -> Any:
+    def fill(self, scope: Scope, budget: Budget) -> Any:
         return resolve(self.reference, scope, self.place)
 
 
@@ -116,15 +127,15 @@ class Text:
     parts: tuple[str | Reference, ...]
     place: str
 
-    def render(self, scope: Scope) -> str:
+    def fill(self, scope: Scope, budget: Budget) -> str:
         texts: list[str] = []
-        characters = 0
         for part in self.parts:
             text = part if isinstance(part, str) else _as_text(resolve(part, scope, self.place))
-            characters += len(text)
-            if characters > MAX_RENDERED_TEXT_CHARACTERS:
+            budget.characters -= len(text)
+            if budget.characters < 0:
                 raise TemplateFailed(
-                    f"{self.place}: the text would be longer than {MAX_RENDERED_TEXT_CHARACTERS} characters"
+                    f"{self.place}: the texts with templates would be longer than "
+                    f"{MAX_RENDERED_TEXT_CHARACTERS} characters together"
                 )
             texts.append(text)
         return "".join(texts)
@@ -134,20 +145,31 @@ class Text:
 class ListOf:
     """A list with templates somewhere below it."""
 
-    items: tuple[Renderer, ...]
+    items: tuple[Part, ...]
 
-    def render(self, scope: Scope) -> list[Any]:
-        return [item.render(scope) for item in self.items]
+    def fill(self, scope: Scope, budget: Budget) -> list[Any]:
+        return [item.fill(scope, budget) for item in self.items]
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectOf:
     """An object with templates somewhere below it."""
 
-    items: tuple[tuple[str, Renderer], ...]
+    items: tuple[tuple[str, Part], ...]
 
-    def render(self, scope: Scope) -> dict[str, Any]:
-        return {key: item.render(scope) for key, item in self.items}
+    def fill(self, scope: Scope, budget: Budget) -> dict[str, Any]:
+        return {key: item.fill(scope, budget) for key, item in self.items}
+
+
+@dataclass(frozen=True, slots=True)
+class Renderer:
+    """A compiled configuration."""
+
+    part: Part
+
+    def render(self, scope: Scope) -> Any:
+        """The value with its templates resolved: fresh containers at each call. Raises `TemplateFailed`."""
+        return self.part.fill(scope, Budget())
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +210,15 @@ def _walk(value: Any, reference: Reference, start: int) -> Any:
         elif isinstance(value, dict) and segment in value:
             value = value[segment]
             continue
-        parent = join_path(reference.root, reference.path[:position])
+        parent = Reference(reference.root, reference.path[:position])
         raise LookupError(f"'{parent}' has no {_describe_segment(segment)}; it is {_describe(value)}")
     return value
+
+
+def _write_segment(segment: str | int) -> str:
+    if isinstance(segment, int):
+        return f"[{segment}]"
+    return f".{segment}" if _NAME.fullmatch(segment) else f"[{json.dumps(segment)}]"
 
 
 def _describe_segment(segment: str | int) -> str:
@@ -233,12 +261,11 @@ def contains_template(value: Any) -> bool:
 
 def compile_config(config: Mapping[str, Any], place: str) -> tuple[CompiledConfig, list[Problem]]:
     """Parse every template of a configuration. `place` is its path, as in `dag.nodes[3].config`."""
-    compiler = _Compiler()
-    if not contains_template(config) and not any(_OPEN in key for key in config):
-        compiler.check_depth(config, place)
-        return CompiledConfig(_constant(config), ()), compiler.problems
-    renderer = compiler.compile(config, place, 0)
-    return CompiledConfig(renderer, tuple(compiler.references)), compiler.problems
+    compiler = _Compiler(place)
+    part = compiler.compile(config, None, 0)
+    if part is None:
+        part = _constant({} if compiler.problems else config)
+    return CompiledConfig(Renderer(part), tuple(compiler.references)), compiler.problems
 
 
 def _constant(value: Any) -> Constant | EmptyObject:
@@ -250,56 +277,62 @@ def _constant(value: Any) -> Constant | EmptyObject:
 
 
 class _Compiler:
-    def __init__(self) -> None:
+    """Compiles one configuration. A `place` below it is a chain of (the place above, key or index), or None."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
         self.references: list[tuple[str, Reference]] = []
         self.problems: list[Problem] = []
 
-    def check_depth(self, value: Any, place: str) -> None:
-        level = [value]
-        for _ in range(MAX_JSON_DEPTH + 1):
-            level = [
-                child
-                for item in level
-                for child in (item.values() if isinstance(item, dict) else item)
-                if isinstance(child, (dict, list))
-            ]
-            if not level:
-                return
-        self.problems.append(Problem(place, f"is nested deeper than {MAX_JSON_DEPTH} levels"))
-
-    def compile(self, value: Any, place: str, depth: int) -> Renderer:
-        if depth > MAX_JSON_DEPTH:
-            self.problems.append(Problem(place, f"is nested deeper than {MAX_JSON_DEPTH} levels"))
-            return _constant(None)
+    def compile(self, value: Any, place: Any, depth: int) -> Part | None:
+        """The part that stands for `value`; None when there is no template in it."""
         if isinstance(value, str):
-            return self.compile_text(value, place)
-        if isinstance(value, dict):
-            for key in value:
-                if _OPEN in key:
-                    self.problems.append(Problem(place, f"the key {show(key)} has a template; only values may"))
-            return ObjectOf(
-                tuple((key, self.compile(item, join_path(place, [key]), depth + 1)) for key, item in value.items())
-            )
+            return self.compile_text(value, place) if _OPEN in value else None
+        if not isinstance(value, (dict, list)):
+            return None
+        if depth > MAX_JSON_DEPTH:
+            self.report(place, f"is nested deeper than {MAX_JSON_DEPTH} levels")
+            return None
         if isinstance(value, list):
-            return ListOf(tuple(self.compile(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)))
-        return _constant(value)
+            items = [self.compile(item, (place, index), depth + 1) for index, item in enumerate(value)]
+            if not any(items):
+                return None
+            return ListOf(tuple(part or _constant(item) for part, item in zip(items, value, strict=True)))
+        parts = {key: self.compile_entry(key, item, place, depth + 1) for key, item in value.items()}
+        if not any(parts.values()):
+            return None
+        return ObjectOf(tuple((key, part or _constant(value[key])) for key, part in parts.items()))
 
-    def compile_text(self, text: str, place: str) -> Renderer:
-        if _OPEN not in text:
-            return _constant(text)
+    def compile_entry(self, key: str, item: Any, place: Any, depth: int) -> Part | None:
+        if isinstance(key, str) and _OPEN in key:
+            self.report(place, f"the key {show(key)} has a template; only values may")
+        return self.compile(item, (place, key), depth)
+
+    def compile_text(self, text: str, place: Any) -> Part | None:
         try:
             parts = parse_text(text)
-        except InvalidJson as error:
-            self.problems.append(Problem(place, str(error)))
-            return _constant(text)
+        except TemplateSyntaxError as error:
+            self.report(place, str(error))
+            return None
         found = [part for part in parts if isinstance(part, Reference)]
         if len(self.references) + len(found) > MAX_TEMPLATES_PER_NODE:
-            self.problems.append(Problem(place, f"a node has at most {MAX_TEMPLATES_PER_NODE} templates"))
-            return _constant(text)
-        self.references.extend((place, reference) for reference in found)
+            self.report(place, f"a node has at most {MAX_TEMPLATES_PER_NODE} templates")
+            return None
+        path = self.path_of(place)
+        self.references.extend((path, reference) for reference in found)
         if len(parts) == 1 and isinstance(parts[0], Reference):
-            return Whole(parts[0], place)
-        return Text(tuple(parts), place)
+            return Whole(parts[0], path)
+        return Text(tuple(parts), path)
+
+    def report(self, place: Any, message: str) -> None:
+        self.problems.append(Problem(self.path_of(place), message))
+
+    def path_of(self, place: Any) -> str:
+        segments: list[str | int] = []
+        while place is not None:
+            place, segment = place
+            segments.append(segment)
+        return join_path(self.base, reversed(segments))
 
 
 class TemplateSyntaxError(InvalidJson):
@@ -384,11 +417,15 @@ class _Parser:
         return value
 
     def json_value(self) -> Any:
+        source = self.text[self.position : self.end]
         try:
-            value, end = _LITERAL.raw_decode(self.text[: self.end], self.position)
+            _, length = _LITERAL.raw_decode(source)
+            value = decode(source[:length].encode())
+        except InvalidJson as error:
+            self.fail(f"the JSON value cannot be used: {error}")
         except (ValueError, RecursionError):
             self.fail('expected a JSON value such as "text", 0, true, null, [] or {}')
-        self.position = end
+        self.position += length
         return value
 
     def match(self, pattern: re.Pattern[str]) -> str:
@@ -410,14 +447,10 @@ class _Parser:
             self.position = found.end()
 
     def fail(self, message: str) -> NoReturn:
-        if self.position >= self.end == self.start + MAX_EXPRESSION_CHARACTERS:
+        if self.position + len("}}") > self.end == self.start + MAX_EXPRESSION_CHARACTERS:
             message = f"a template has at most {MAX_EXPRESSION_CHARACTERS} characters"
         excerpt = show(self.text[self.start - len(_OPEN) : self.position + 20])
         raise TemplateSyntaxError(f"template syntax: {message} at character {self.position} of {excerpt}")
 
 
-def _refuse_constant(word: str) -> Any:
-    raise ValueError(word)
-
-
-_LITERAL = json.JSONDecoder(parse_constant=_refuse_constant)
+_LITERAL = json.JSONDecoder()

@@ -21,7 +21,7 @@ from ...sql import load_queries
 from ..clock import Clock
 from ..core.machine import AttemptRow
 from ..core.state import NodeState, WorkflowState
-from ..errors import PartitionLost, StoreUnavailable, StoreUnusable
+from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..ports import (
     CommandRecord,
     CommitBatch,
@@ -94,7 +94,7 @@ class SqliteStore:
     async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
         query = self._queries["cancel_pending"]
         count: int = await self._writer.write(
-            Run(lambda connection: connection.execute(query, (execution_id, completed_at)).rowcount)
+            Run(lambda connection: connection.execute(query, (completed_at, execution_id)).rowcount)
         )
         return count == 1
 
@@ -108,9 +108,8 @@ class SqliteStore:
 
     async def take_partition(self, partition: int, owner: str, version: int) -> int:
         query = self._queries["take_partition"]
-        taken = await self._writer.write(
-            Run(lambda connection: connection.execute(query, (partition, owner, version)).fetchall())
-        )
+        values = {"partition": partition, "owner": owner, "version": version}
+        taken = await self._writer.write(Run(lambda connection: connection.execute(query, values).fetchall()))
         if not taken:
             raise PartitionLost(f"partition {partition} is no longer at version {version}")
         return version + 1
@@ -152,7 +151,10 @@ class SqliteStore:
     async def health(self) -> StoreHealth:
         try:
             await self._fetch(self._reader, "ping", ())
-        except (StoreUnavailable, sqlite3.Error, ValueError) as error:
+            if self._writer.fault is not None:
+                # Whether writing works again is found out by writing.
+                await self._writer.write(Run(lambda connection: connection.execute(self._queries["touch"])))
+        except (BackendError, sqlite3.Error, ValueError) as error:
             return StoreHealth(False, str(error))
         return StoreHealth(True, f"SQLite {sqlite3.sqlite_version}")
 
@@ -170,7 +172,7 @@ class SqliteStore:
             raise StoreUnavailable("the store is closed")
         try:
             return list(await reader.execute_fetchall(self._queries[query], values))
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreUnavailable(f"the database cannot be read ({error})") from error
 
     async def _load(

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 from ...sql import load_queries
 from ..core.state import WorkflowState
-from ..errors import PartitionLost, StoreOutcomeUnknown, StoreUnavailable
+from ..errors import BackendError, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from ..failpoints import failpoint
 from ..ports import CommitBatch, NewDefinition, NewExecution
 
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
 
-_PASSING_FAULTS = {
+_FAULTS = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_BUSY: "the database is locked by another process",
     sqlite3.SQLITE_LOCKED: "the database is locked",
@@ -31,6 +31,8 @@ _PASSING_FAULTS = {
     sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
     sqlite3.SQLITE_IOERR: "the disk reports an error",
     sqlite3.SQLITE_NOMEM: "there is no memory left",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged; restore a copy",
+    sqlite3.SQLITE_NOTADB: "the database file has been overwritten; restore a copy",
 }
 
 # What no write is the culprit of: trying each alone would only wait for the same lock again and again.
@@ -72,6 +74,8 @@ class SqliteWriter:
         self._transaction: asyncio.Future[None] | None = None
         self._connection: sqlite3.Connection | None = None
         self._closing = False
+        self.fault: str | None = None
+        """Why the last transaction could not be done; None when it could."""
 
     async def open(self, prepare: Callable[[sqlite3.Connection], None]) -> None:
         """Connect, and call `prepare` with the connection, on the writing thread."""
@@ -125,6 +129,7 @@ class SqliteWriter:
         finished.set_result(None)
         error = done.exception()
         results: Sequence[Any] = [error] * len(batch) if error is not None else done.result()
+        self.fault = next((str(result) for result in results if isinstance(result, BackendError)), None)
         for (_, future), result in zip(batch, results, strict=True):
             if future.cancelled():
                 continue
@@ -208,8 +213,8 @@ class SqliteWriter:
         found = connection.execute(self._queries["find_definition"], (definition.name, definition.digest)).fetchone()
         if found is not None:
             return str(found[0])
-        values = (definition.definition_id, definition.name, definition.digest, definition.body)
-        connection.execute(self._queries["insert_definition"], (*values, write.execution.created_at))
+        values = {**definition._asdict(), "created_at": write.execution.created_at}
+        connection.execute(self._queries["insert_definition"], values)
         return definition.definition_id
 
     def _commit(self, connection: sqlite3.Connection, batch: CommitBatch) -> int | PartitionLost:
@@ -221,7 +226,8 @@ class SqliteWriter:
         failpoint("store.commit.attempts")
         self._execute_rows(connection, "update_executions", batch.executions)
         if batch.commands:
-            connection.executemany(self._queries["consume_command"], batch.commands)
+            consumed = [(command.sequence, command.command_id) for command in batch.commands]
+            connection.executemany(self._queries["consume_command"], consumed)
         return batch.version + 1
 
     def _execute_rows(
@@ -272,7 +278,7 @@ def _primary_code(error: Exception) -> int:
 
 def _translate(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error):
-        fault = _PASSING_FAULTS.get(_primary_code(error))
+        fault = _FAULTS.get(_primary_code(error))
         if fault is not None:
             return StoreUnavailable(f"{fault} ({error})")
     return error

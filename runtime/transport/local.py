@@ -85,8 +85,7 @@ class _LocalFollower:
 
     async def changed(self, timeout_seconds: float) -> bool:
         happened = await _happens(self.on_change, timeout_seconds)
-        if happened:
-            self.on_change.clear()
+        self.on_change.clear()
         return happened
 
     async def ended(self, timeout_seconds: float) -> bool:

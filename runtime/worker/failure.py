@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ...plugins.errors import PermanentError, RetryAfter
 from ..core.json_text import InvalidJson, JsonTooLarge
 from ..core.limits import MAX_ERROR_MESSAGE_CHARACTERS, MAX_RETRY_AFTER_SECONDS
@@ -33,7 +35,7 @@ def describe_failure(error: BaseException) -> AttemptError:
 
     Whatever a plugin has put into its exception comes out as something that can be stored.
     """
-    if isinstance(error.__cause__, PermanentError):
+    if isinstance(error.__cause__, PermanentError) and not isinstance(error, RetryAfter):
         # A library's exception around a refusal of ours, such as of an address that may not be called.
         error = error.__cause__
     if isinstance(error, RetryAfter):
@@ -44,7 +46,9 @@ def describe_failure(error: BaseException) -> AttemptError:
         return AttemptError("template_failed", _message(error), False)
     if isinstance(error, ConfigInvalid):
         return AttemptError("config_invalid", _message(error), False)
-    retryable = isinstance(error, Exception) and not isinstance(error, _PERMANENT)
+    # A CancelledError that leaks out of a handler nobody cancelled is a passing fault of what it waited for.
+    passing = isinstance(error, (Exception, asyncio.CancelledError))
+    retryable = passing and not isinstance(error, _PERMANENT)
     return AttemptError(_storable(type(error).__name__, MAX_ERROR_TYPE_CHARACTERS), _message(error), retryable)
 
 

@@ -25,7 +25,8 @@ SELECT definition_id FROM definitions WHERE name = ? AND digest = ?;
 -- name: insert_definition
 -- A definition as the next version of its name.
 INSERT INTO definitions (definition_id, name, version, digest, body, created_at)
-SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5 FROM definitions WHERE name = ?2;
+SELECT :definition_id, :name, coalesce(max(version), 0) + 1, :digest, :body, :created_at
+FROM definitions WHERE name = :name;
 
 -- name: insert_executions
 -- New executions, PENDING or RUNNING.
@@ -43,7 +44,7 @@ RETURNING execution_id;
 
 -- name: cancel_pending
 -- PENDING becomes CANCELLED, if it still is PENDING.
-UPDATE executions SET state = 'CANCELLED', completed_at = ?2 WHERE execution_id = ?1 AND state = 'PENDING';
+UPDATE executions SET state = 'CANCELLED', completed_at = ? WHERE execution_id = ? AND state = 'PENDING';
 
 -- name: insert_cancel
 -- A cancel for the owner to consume.
@@ -52,8 +53,8 @@ INSERT INTO commands (execution_id, created_at) VALUES (?, ?);
 -- name: take_partition
 -- Own a partition, if it still is at that version (0: never owned). Its version goes up, so that every
 -- former owner's commit misses, and so does a taking that comes late.
-INSERT INTO partitions ("partition", version, owner) SELECT ?1, ?3 + 1, ?2
-WHERE ?3 = coalesce((SELECT version FROM partitions WHERE "partition" = ?1), 0)
+INSERT INTO partitions ("partition", version, owner) SELECT :partition, :version + 1, :owner
+WHERE :version = coalesce((SELECT version FROM partitions WHERE "partition" = :partition), 0)
 ON CONFLICT ("partition") DO UPDATE SET version = excluded.version, owner = excluded.owner
 RETURNING version;
 
@@ -82,7 +83,7 @@ WHERE executions.execution_id = changed.execution_id AND executions.state = 'RUN
 
 -- name: consume_command
 -- A command has been consumed, with its place in the history.
-UPDATE commands SET consumed = 1, sequence = ?2 WHERE command_id = ?1;
+UPDATE commands SET consumed = 1, sequence = ? WHERE command_id = ?;
 
 -- name: find_work
 -- The oldest executions that want an owner's attention: ready to run, due, or with a command.
@@ -147,3 +148,7 @@ SELECT definition_id, name, version, digest, body, created_at FROM definitions W
 -- name: ping
 -- Whether the database answers.
 SELECT count(*) FROM schema_migrations;
+
+-- name: touch
+-- A write that changes nothing, to find out whether writing works.
+UPDATE partitions SET owner = owner WHERE "partition" = (SELECT min("partition") FROM partitions);

@@ -416,7 +416,7 @@ def cancel_by(
 
     async def cancel(number: signal.Signals, handler: str) -> Process:
         install_plugin()
-        process = await start("run", workflow_file({"id": "slow", "handler": handler}))
+        process: Process = await start("run", workflow_file({"id": "slow", "handler": handler}))
         await process.line("stderr", "RUNNING    slow")
         process.signal(number)
         assert await process.end() == 130

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from workflow_engine.plugins import Handler, NodeContext, PermanentError, RetryAfter, handler
+from workflow_engine.runtime import failpoints
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.pool import ATTEMPTS_BETWEEN_YIELDS
 
@@ -116,7 +117,7 @@ RAISED: dict[str, tuple[Callable[[], object], str, str, bool]] = {
     "system exit": (raise_(SystemExit(3)), "SystemExit", "3", False),
     "keyboard interrupt": (raise_(KeyboardInterrupt()), "KeyboardInterrupt", "KeyboardInterrupt", False),
     "generator exit": (raise_(GeneratorExit()), "GeneratorExit", "GeneratorExit", False),
-    "cancelled error": (raise_(asyncio.CancelledError("me")), "CancelledError", "me", False),
+    "cancelled error": (raise_(asyncio.CancelledError("me")), "CancelledError", "me", True),
     "base exception": (raise_(Impolite("rude")), "Impolite", "rude", False),
     "exception group": (
         raise_(ExceptionGroup("several", [ValueError("one"), OSError("two")])),
@@ -236,7 +237,7 @@ async def test_a_handler_that_cancels_its_own_task_fails_alone(run_bad: Make) ->
         await asyncio.sleep(0)
 
     ended = await run_bad(bad)
-    assert [failure["type"] for failure in ended.failures] == ["CancelledError"]
+    assert {failure["type"] for failure in ended.failures} == {"CancelledError"}
 
 
 @pytest.mark.parametrize("end", ["return", "raise"])
@@ -310,10 +311,31 @@ async def test_a_slot_that_is_cancelled_at_work_is_replaced(
         await asyncio.Event().wait()
 
     runtime = await start_runtime(handlers=[wait, good], worker_concurrency=1)
-    execution_id = await start_workflow(runtime, [{"id": "a", "handler": "wait"}])
+    once = {"max_retries": 0}
+    execution_id = await start_workflow(runtime, [{"id": "a", "handler": "wait", "retry_config": once}])
     (await started).cancel()
     ended = await end_of(runtime, execution_id)
     assert [failure["type"] for failure in ended.failures] == ["CancelledError"]
+    await still_works(runtime)
+
+
+@pytest.fixture
+def failpoints_off_at_the_end() -> Iterator[None]:
+    """They are a switch of the process: off again for whoever comes next."""
+    yield
+    failpoints.configure("")
+
+
+@pytest.mark.usefixtures("failpoints_off_at_the_end")
+@pytest.mark.parametrize("place", ["worker.attempt.start", "worker.attempt.done"])
+async def test_a_fault_of_the_pool_itself_is_a_failed_attempt_and_loses_no_slot(
+    start_runtime: Make, run_workflow: Make, still_works: Make, place: str
+) -> None:
+    runtime = await start_runtime(handlers=[good], worker_concurrency=1, failpoints=f"{place}@1:raise")
+    ended = await run_workflow(runtime, [{"id": "a", "handler": "good", "retry_config": QUICK_RETRY}])
+    assert ended.summary == [("a", 1, "FAILED"), ("a", 2, "COMPLETED")]
+    [failure] = ended.failures
+    assert (failure["type"], failure["message"]) == ("worker_failed", f"FailpointRaised: failpoint {place}")
     await still_works(runtime)
 
 
@@ -624,7 +646,7 @@ async def test_changing_a_result_after_returning_it_changes_nothing(start_runtim
 
     @handler("keeper")
     async def keeper(_config: dict[str, Any], _context: NodeContext) -> Any:
-        result = {"list": [1]}
+        result: dict[str, list[Any]] = {"list": [1]}
         asyncio.get_running_loop().call_soon(result["list"].append, "late")
         kept.append(result)
         return result

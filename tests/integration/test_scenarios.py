@@ -15,7 +15,7 @@ from workflow_engine.runtime.process import Runtime
 
 Make = Callable[..., Awaitable[Any]]
 
-DIAMOND = [
+DIAMOND: list[dict[str, Any]] = [
     {"id": "a", "handler": "input"},
     {"id": "b", "handler": "step", "dependencies": ["a"]},
     {"id": "c", "handler": "step", "dependencies": ["a"]},
@@ -168,7 +168,7 @@ async def test_scenario_c_a_join_runs_exactly_once_however_its_branches_race(
 
     async def one() -> str:
         submitted = await runtime.engine.submit(document)
-        return await runtime.engine.trigger(submitted.execution_id)
+        return str(await runtime.engine.trigger(submitted.execution_id))
 
     execution_ids = await asyncio.gather(*(one() for _ in range(executions)))
     ended = [await end_of(runtime, execution_id) for execution_id in execution_ids]

@@ -28,8 +28,9 @@ from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.machine import AttemptRow
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
 from workflow_engine.runtime.errors import PartitionLost, StoreOutcomeUnknown, StoreUnavailable, StoreUnusable
-from workflow_engine.runtime.ports import CommitBatch, NewExecution
+from workflow_engine.runtime.ports import CommitBatch, NewDefinition, NewExecution
 from workflow_engine.runtime.store import sqlite, sqlite_writer
+from workflow_engine.runtime.store.file_lock import FileLock
 from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.store.sqlite_writer import Run, SqliteWriter, Write
 
@@ -50,14 +51,21 @@ def attempt(execution_id: str, sequence: int, output: bytes = b"1") -> AttemptRo
 
 
 @asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[SqliteStore]:
+async def open_store(path: Path, kind: type[SqliteStore] = SqliteStore) -> AsyncIterator[SqliteStore]:
     """A store on that file, closed at the end even if it cannot be opened."""
-    store = SqliteStore(path, SystemClock())
+    store = kind(path, SystemClock())
     try:
         await store.open()
         yield store
     finally:
         await store.close()
+
+
+async def refused(path: Path, because: str, kind: type[SqliteStore] = SqliteStore) -> None:
+    """Opening that file fails, and the message says why."""
+    with pytest.raises(StoreUnusable, match=because):
+        async with open_store(path, kind):
+            pass
 
 
 @pytest.fixture
@@ -317,7 +325,9 @@ async def test_what_was_answered_survives_a_power_loss_at_any_moment(
 ) -> None:
     moments = await write_while_copying(store, path, monkeypatch)
     (tmp_path / "copies").mkdir()
-    check_moments([*moments, *torn(moments)], tmp_path / "copies")
+    halves = [*torn(moments)]
+    check_moments([*moments, *halves], tmp_path / "copies")
+    assert len({half.log for half in halves}) > 10, "commits were cut short in many places"
     assert len({moment.answered for moment in moments}) > 10, "writing went on between the copies"
     assert len({moment.database for moment in moments}) > 3, "there were checkpoints"
     assert any(after.log[:24] != before.log[:24] for before, after in pairwise(moments)), "the log began anew"
@@ -589,9 +599,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 async def test_a_second_process_is_refused_and_disturbs_nothing(path: Path) -> None:
     with holder(path) as process:
         for _ in range(2):
-            with pytest.raises(StoreUnusable, match=rf"\(pid {process.pid}\) uses this database; .*SQLITE_PATH"):
-                async with open_store(path):
-                    pass
+            await refused(path, rf"\(pid {process.pid}\) uses this database; .*SQLITE_PATH")
     assert process.returncode == 0
     async with open_store(path) as store:
         assert await store.read_execution("last") is not None
@@ -607,9 +615,7 @@ async def test_the_lock_of_a_killed_process_is_free(path: Path) -> None:
 
 
 async def test_a_second_store_in_the_same_process_is_refused(store: SqliteStore, path: Path) -> None:
-    with pytest.raises(StoreUnusable, match=rf"\(pid {os.getpid()}\)"):
-        async with open_store(path):
-            pass
+    await refused(path, rf"\(pid {os.getpid()}\)")
     assert await store.create_execution("def-1", pending("e1")) == ("e1", "def-1")
 
 
@@ -619,10 +625,14 @@ async def test_the_lock_is_the_files_whatever_name_it_is_opened_by(tmp_path: Pat
     async with open_store(tmp_path / opened_first) as store:
         await store.create_execution("def-1", pending("e1"))
         for name in ("engine.db", "other.db"):
-            with pytest.raises(StoreUnusable, match="another process"):
-                async with open_store(tmp_path / name):
-                    pass
+            await refused(tmp_path / name, "another process")
     assert ids_on_disk(tmp_path / "engine.db") == {"e1"}
+
+
+async def test_the_lock_file_names_its_holder_and_none_before(path: Path) -> None:
+    path.with_name("engine.db.lock").write_text("9" * 30, encoding="utf-8")
+    async with open_store(path):
+        await refused(path, rf"\(pid {os.getpid()}\)")
 
 
 async def test_a_lock_that_cannot_be_had_names_the_cause(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -630,9 +640,7 @@ async def test_a_lock_that_cannot_be_had_names_the_cause(path: Path, monkeypatch
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(StoreUnusable, match=r"cannot lock .*engine\.db\.lock: No locks available"):
-        async with open_store(path):
-            pass
+    await refused(path, r"cannot lock .*engine\.db\.lock: No locks available")
 
 
 async def test_a_lock_file_that_cannot_be_written_names_the_cause(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,20 +649,12 @@ async def test_a_lock_file_that_cannot_be_written_names_the_cause(path: Path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(StoreUnusable, match=r"cannot write .*engine\.db\.lock: No space left on device"):
-            async with open_store(path):
-                pass
+        await refused(path, r"cannot write .*engine\.db\.lock: No space left on device")
     async with open_store(path) as store:
         assert (await store.health()).ok, "the lock must have been given up"
 
 
 # --- files that do not fit --------------------------------------------------------------------------
-
-
-async def refused(path: Path, because: str) -> None:
-    with pytest.raises(StoreUnusable, match=because):
-        async with open_store(path):
-            pass
 
 
 NO_DATABASES = [b"This is no database.\n" * 500, b"short", bytes(8_192), b"SQLite format 3\0" * 99]
@@ -715,10 +715,7 @@ class ReadOnlyStore(SqliteStore):
 async def test_a_read_only_database_is_refused(path: Path) -> None:
     async with open_store(path):
         pass
-    store = ReadOnlyStore(path, SystemClock())
-    with pytest.raises(StoreUnusable, match=r"the database is read-only \(.+\); make the file and its folder writable"):
-        await store.open()
-    await store.close()
+    await refused(path, r"the database is read-only \(.+\); make the file and its folder writable", ReadOnlyStore)
     async with open_store(path) as usable:
         assert (await usable.health()).ok
 
@@ -812,16 +809,28 @@ async def test_close_is_safe_at_any_time(path: Path) -> None:
         assert (await again.health()).ok
 
 
-async def test_close_after_a_failed_open_gives_everything_back(path: Path) -> None:
-    path.write_bytes(b"This is no database.\n" * 500)
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("made up"), StoreUnusable("made up"), MemoryError("made up")]
+)
+async def test_a_failed_open_gives_everything_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Also without a call of `close`, which may follow all the same."""
+
+    def fail(_connection: sqlite3.Connection, _now: int) -> NoReturn:
+        raise error
+
+    threads = set(threading.enumerate())
     store = SqliteStore(path, SystemClock())
-    with pytest.raises(StoreUnusable):
-        await store.open()
-    await store.close()
-    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "_prepare", fail)
+        with pytest.raises(StoreUnusable if isinstance(error, sqlite3.Error) else type(error), match="made up"):
+            await store.open()
+    assert set(threading.enumerate()) <= threads
     async with open_store(path) as again:
-        assert (await again.health()).ok
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite-writer")] == []
+        await store.close()
+        assert await again.create_execution("def-1", pending("e1")) == ("e1", "def-1")
+        await refused(path, "another process")
 
 
 async def test_close_waits_for_what_is_being_written(path: Path) -> None:
@@ -838,6 +847,22 @@ async def test_close_waits_for_what_is_being_written(path: Path) -> None:
         await closing_store
         assert (answers[0].result(), await waiting) == (("in-flight", "def-1"), ("waiting", "def-1"))
     assert ids_on_disk(path) == {"in-flight", "waiting"}
+
+
+async def test_the_lock_is_given_up_last(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write-ahead log goes when the last connection has closed; nobody may open the file before that."""
+    there: list[bool] = []
+    release = FileLock.release
+
+    def look_and_release(lock: FileLock) -> None:
+        there.append(path.with_name("engine.db-wal").exists())
+        release(lock)
+
+    await store.create_execution("def-1", pending("e1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, "release", look_and_release)
+        await store.close()
+    assert there == [False]
 
 
 async def test_reads_end_properly_when_the_store_closes(store: SqliteStore) -> None:
@@ -878,3 +903,36 @@ async def test_a_closed_store_leaves_one_file_and_its_lock(path: Path) -> None:
         await store.create_execution("def-1", pending("e1"))
         assert path.with_name("engine.db-wal").stat().st_size > 0
     assert sorted(file.name for file in path.parent.iterdir()) == ["engine.db", "engine.db.lock"]
+
+
+async def test_a_store_that_cannot_write_says_so_until_it_can(store: SqliteStore) -> None:
+    await store.take_partition(0, "owner", 0)
+    await fill_disk(store, 0)
+    big = NewDefinition("d", "big", "digest", b"x" * 1_000_000)
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        await store.create_execution(big, pending("e"))
+    assert store._writer.fault is not None
+
+    await free_disk(store)
+
+    assert (await store.health()).ok
+    assert store._writer.fault is None
+
+
+async def test_a_database_that_others_hold_is_not_healthy_after_a_refusal(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_arguments: Any) -> NoReturn:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._writer, "_apply", locked)
+        with pytest.raises(StoreUnavailable):
+            await store.create_execution("d", pending("e"))
+        health = await store.health()
+
+        assert not health.ok
+        assert "locked by another process" in health.detail
+    assert (await store.health()).ok

@@ -79,7 +79,7 @@ def test_the_star_counts_every_passing() -> None:
     failpoint("a")
     failpoint("b")
     failpoint("a")
-    with pytest.raises(FailpointRaised, match="^failpoint c$"):
+    with pytest.raises(FailpointRaised, match=r"^failpoint c$"):
         failpoint("c")
     assert passes_until_raised("a") == []
 
@@ -166,9 +166,7 @@ def test_signals_go_to_this_process(signals: list[tuple[int, int]], action: str,
 def test_an_error_names_the_item(item: str) -> None:
     with pytest.raises(ValueError, match="FAILPOINTS: ") as caught:
         configure(f"ok:raise,{item},fine@2:kill")
-    assert str(caught.value) == (
-        f"FAILPOINTS: {item!r} is not of the form name@n:kill|stop|raise|delay(milliseconds)"
-    )
+    assert str(caught.value) == (f"FAILPOINTS: {item!r} is not of the form name@n:kill|stop|raise|delay(milliseconds)")
 
 
 def test_an_error_leaves_everything_as_it_was() -> None:

@@ -27,7 +27,8 @@ class Impolite(BaseException):
     """Not an Exception."""
 
 
-RETRIED: list[Exception] = [
+RETRIED: list[BaseException] = [
+    asyncio.CancelledError("x"),
     Exception("x"),
     RuntimeError("x"),
     OSError("x"),
@@ -62,14 +63,13 @@ PERMANENT: list[BaseException] = [
     SystemExit(1),
     KeyboardInterrupt("x"),
     GeneratorExit("x"),
-    asyncio.CancelledError("x"),
     BaseExceptionGroup("x", [KeyboardInterrupt()]),
     Impolite("x"),
 ]
 
 
 @pytest.mark.parametrize("error", RETRIED, ids=lambda error: type(error).__name__)
-def test_what_may_pass_is_tried_again(error: Exception) -> None:
+def test_what_may_pass_is_tried_again(error: BaseException) -> None:
     assert describe_failure(error) == AttemptError(type(error).__name__, str(error), True, None)
 
 

@@ -215,7 +215,33 @@ def test_a_last_statement_without_a_semicolon_is_applied(
     assert [name for name, _ in schema(connection)] == ["one", "schema_migrations", "two"]
 
 
-def test_of_five_that_start_together_one_applies(tmp_path: Path) -> None:
+def test_nobody_else_writes_between_the_look_and_the_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "engine.db"
+    looks: list[str] = []
+
+    def look(known: Sequence[Migration], found: Sequence[tuple[int, str, str]]) -> Sequence[Migration]:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+            with pytest.raises(sqlite3.OperationalError, match="database is locked") as refusal:
+                other.execute("BEGIN IMMEDIATE")
+            looks.append(str(refusal.value))
+        return missing_migrations(known, found)
+
+    monkeypatch.setattr(migrations, "missing_migrations", look)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert [migrate(connection, 1), migrate(connection, 2)] == [SHIPPED, []]
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_of_five_that_start_together_one_applies(tmp_path: Path, use_migrations: UseMigrations, before: int) -> None:
+    """On a new database, and on one that all five find one migration behind."""
+    known = (FIRST, SECOND)
+    use_migrations(*known[:before])
+    if before:
+        with closing(sqlite3.connect(tmp_path / "engine.db", isolation_level=None)) as connection:
+            migrate(connection, 77)
+    use_migrations(*known)
+    missing = ["0001_first", "0002_second"][before:]
     start = threading.Barrier(5)
 
     def race(number: int) -> list[str]:
@@ -225,7 +251,7 @@ def test_of_five_that_start_together_one_applies(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(5) as racers:
         results = list(racers.map(race, range(5)))
-    assert sorted(results) == [[], [], [], [], SHIPPED]
+    assert sorted(results) == [[], [], [], [], missing]
     with closing(sqlite3.connect(tmp_path / "engine.db")) as connection:
-        assert {row[3] for row in applied(connection)} == {results.index(SHIPPED)}
-        assert len(applied(connection)) == len(SHIPPED)
+        assert [row[3] for row in applied(connection)] == [77] * before + [results.index(missing)] * len(missing)
+        assert connection.execute("SELECT a, b FROM one").fetchall() == [(1, 2)]
