@@ -141,9 +141,9 @@ def _print_table(cases: list[Case]) -> None:
         reference, ratio = "", ""
         if case.reference_values:
             pairs = zip(case.engine_values, case.reference_values, strict=True)
-            reference = f"{statistics.median(case.reference_values):,.4g}"
+            reference = _show(statistics.median(case.reference_values))
             ratio = f"{statistics.median([ours / theirs for ours, theirs in pairs]):.2f}"
-        print(f"| {case.name}, {case.unit} | {low:,.4g} / {middle:,.4g} / {high:,.4g} | {reference} | {ratio} |")
+        print(f"| {case.name}, {case.unit} | {_show(low)} / {_show(middle)} / {_show(high)} | {reference} | {ratio} |")
 
 
 def main() -> None:
@@ -170,6 +170,10 @@ def main() -> None:
         starts = [cold_start_seconds() for _ in range(options.rounds)]
         print(f"process start to first completed workflow, s: {_spread(starts)}")
         print(json.dumps(memory_of_in_flight(Path(folder), 1_000 if options.quick else 10_000)))
+
+
+def _show(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _spread(values: list[float]) -> str:
