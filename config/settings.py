@@ -23,6 +23,7 @@ HANDLER_TIMEOUTS_SECONDS: Mapping[str, float] = {
 }
 
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_DelaySeconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 
 
 class SettingsError(Exception):
@@ -50,8 +51,8 @@ class Settings(BaseSettings):
     )
 
     retry_max_retries: Annotated[int, Field(ge=0, le=100)] = Field(3, description="attempts after the first one")
-    retry_initial_delay: _Seconds = Field(1.0, description="seconds before the first retry")
-    retry_max_delay: _Seconds = Field(60.0, description="longest delay between attempts, in seconds")
+    retry_initial_delay: _DelaySeconds = Field(1.0, description="seconds before the first retry")
+    retry_max_delay: _DelaySeconds = Field(60.0, description="longest delay between attempts, in seconds")
     retry_exponential_base: Annotated[float, Field(ge=1, le=100)] = Field(
         2.0, description="factor from one delay to the next"
     )

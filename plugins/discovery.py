@@ -69,6 +69,11 @@ def discover(settings: Mapping[str, Any], plugins: Iterable[object] = ()) -> Cat
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(f"plugin {manager.get_name(error.plugin)} cannot be used: {error}") from error
+    for plugin in manager.get_plugins():
+        if not manager.get_hookcallers(plugin):
+            raise PluginError(
+                f"plugin {manager.get_name(plugin)} implements no hook: mark its functions with @hookimpl"
+            )
     return Catalogue(_collect(manager, MappingProxyType(dict(settings))))
 
 

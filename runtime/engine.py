@@ -19,7 +19,7 @@ from .core.graph import Graph
 from .core.input_schema import validate_input
 from .core.json_text import InvalidJson, JsonTooLarge, canonical, encode
 from .core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
-from .core.machine import combine_exit_outputs, fold
+from .core.machine import Execution, combine_exit_outputs, fold
 from .core.problem import Problem
 from .core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from .errors import (
@@ -98,14 +98,14 @@ class Engine:
         graphs: Graphs,
         config_checks: Mapping[str, ConfigCheck],
         clock: Clock,
-        running: Callable[[str], list[tuple[int, int]]],
+        live: Callable[[str], Execution | None],
     ) -> None:
         self._store = store
         self._transport = transport
         self._graphs = graphs
         self._config_checks = config_checks
         self._clock = clock
-        self._running = running
+        self._live = live
         self._definition_of_digest = _Recent()
         self._definition_of_execution = _Recent()
         self._accepting = True
@@ -136,7 +136,8 @@ class Engine:
         execution_id, stored_id = await self._store.create_execution(definition, execution)
         failpoint("engine.submit.stored")
         if definition_id is None:
-            self._graphs.keep(stored_id, await self._off_loop(body, lambda: self._graphs.compile(document)))
+            graph = await self._off_loop(body, lambda: self._graphs.compile(document))
+            self._graphs.keep(stored_id, graph, len(body))
             self._definition_of_digest.put(digest, stored_id)
         self._definition_of_execution.put(execution_id, stored_id)
         return Submitted(stored_id, execution_id)
@@ -188,6 +189,8 @@ class Engine:
 
     async def status(self, execution_id: str) -> ExecutionStatus:
         """An execution and its nodes: the store's word, and RUNNING where this process runs a node now."""
+        # Taken first: what is in memory is then never older than what is read.
+        live = self._live(execution_id)
         loaded = await self._store.read_execution_state(execution_id)
         if loaded is None:
             raise ExecutionNotFound(execution_id)
@@ -200,7 +203,7 @@ class Engine:
             record.created_at,
             record.started_at,
             record.completed_at,
-            self._node_states(graph, loaded),
+            _node_states(graph, loaded, live),
             _error(record),
         )
 
@@ -226,21 +229,6 @@ class Engine:
                 if record.state in TERMINAL_WORKFLOW_STATES or left <= 0 or not self._accepting:
                     return record
                 await follower.ended(min(left, REREAD_SECONDS))
-
-    def _node_states(self, graph: Graph, loaded: LoadedExecution) -> Mapping[str, NodeState]:
-        record = loaded.record
-        if record.state is WorkflowState.PENDING:
-            return dict.fromkeys(graph.node_ids, NodeState.PENDING)
-        cancelled = next((c.sequence for c in loaded.commands if c.sequence is not None), None)
-        if record.started_at is None:
-            return dict.fromkeys(graph.node_ids, NodeState.CANCELLED)
-        execution = fold(record.execution_id, graph, b"{}", loaded.attempts, cancelled)
-        states = list(execution.node_states)
-        if not execution.terminal:
-            for node, attempt in self._running(record.execution_id):
-                if states[node] is NodeState.QUEUED and execution.attempts[node] == attempt:
-                    states[node] = NodeState.RUNNING
-        return dict(zip(graph.node_ids, states, strict=True))
 
     @staticmethod
     async def _off_loop(body: bytes, work: Callable[[], Result]) -> Result:
@@ -286,6 +274,24 @@ class Engine:
     def _check_accepting(self) -> None:
         if not self._accepting:
             raise NotAccepting("this process is shutting down; try again in a moment")
+
+
+def _node_states(graph: Graph, loaded: LoadedExecution, live: Execution | None) -> Mapping[str, NodeState]:
+    """What the rows add up to. A node that is QUEUED by them and has left that state in memory is RUNNING:
+    a worker has it, or has just ended it and nothing of that is committed yet."""
+    record = loaded.record
+    if record.state is WorkflowState.PENDING:
+        return dict.fromkeys(graph.node_ids, NodeState.PENDING)
+    if record.started_at is None:
+        return dict.fromkeys(graph.node_ids, NodeState.CANCELLED)
+    cancelled = next((c.sequence for c in loaded.commands if c.sequence is not None), None)
+    execution = fold(record.execution_id, graph, b"{}", loaded.attempts, cancelled)
+    states = list(execution.node_states)
+    if live is not None and not execution.terminal:
+        for node, state in enumerate(states):
+            if state is NodeState.QUEUED and live.node_states[node] is not NodeState.QUEUED:
+                states[node] = NodeState.RUNNING
+    return dict(zip(graph.node_ids, states, strict=True))
 
 
 def _error(record: ExecutionRecord) -> Mapping[str, Any] | None:

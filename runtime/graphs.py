@@ -10,7 +10,8 @@ from typing import Any
 from .core.graph import Graph, NodeDefaults, compile_graph
 from .ports import Store
 
-MAX_CACHED_NODES = 200_000
+MAX_CACHED_BYTES = 32 * 1024 * 1024
+"""Of definitions' JSON; a compiled one takes a few times that."""
 
 
 class Graphs:
@@ -19,32 +20,32 @@ class Graphs:
     def __init__(self, store: Store, defaults: NodeDefaults) -> None:
         self._store = store
         self._defaults = defaults
-        self._graphs: OrderedDict[str, Graph] = OrderedDict()
-        self._nodes = 0
+        self._graphs: OrderedDict[str, tuple[Graph, int]] = OrderedDict()
+        self._bytes = 0
 
     async def get(self, definition_id: str) -> Graph:
         """The graph of a stored definition. Raises `LookupError` when there is no such definition."""
-        graph = self._graphs.get(definition_id)
-        if graph is not None:
+        kept = self._graphs.get(definition_id)
+        if kept is not None:
             self._graphs.move_to_end(definition_id)
-            return graph
+            return kept[0]
         record = await self._store.read_definition(definition_id)
         if record is None:
             raise LookupError(f"there is no definition {definition_id}")
         graph = self.compile(json.loads(record.body))
-        self.keep(definition_id, graph)
+        self.keep(definition_id, graph, len(record.body))
         return graph
 
     def compile(self, document: Mapping[str, Any]) -> Graph:
         """The graph of a valid definition. Touches nothing of this object: safe in a thread."""
         return compile_graph(document, self._defaults)
 
-    def keep(self, definition_id: str, graph: Graph) -> None:
-        """Keep a graph, and let the ones go that were not asked for the longest when there are too many nodes."""
+    def keep(self, definition_id: str, graph: Graph, body_bytes: int) -> None:
+        """Keep a graph; when there is too much, those go that nobody has asked for the longest."""
         if definition_id in self._graphs:
             return
-        self._graphs[definition_id] = graph
-        self._nodes += graph.size
-        while self._nodes > MAX_CACHED_NODES and len(self._graphs) > 1:
-            _, oldest = self._graphs.popitem(last=False)
-            self._nodes -= oldest.size
+        self._graphs[definition_id] = (graph, body_bytes)
+        self._bytes += body_bytes
+        while self._bytes > MAX_CACHED_BYTES and len(self._graphs) > 1:
+            _, (_, freed_bytes) = self._graphs.popitem(last=False)
+            self._bytes -= freed_bytes

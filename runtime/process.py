@@ -76,7 +76,7 @@ class Runtime:
             graphs=graphs,
             config_checks=self.catalogue.config_checks,
             clock=self.clock,
-            running=self.pool.running,
+            live=self.owner.live,
         )
         self._owning: asyncio.Task[None] | None = None
 
@@ -114,7 +114,8 @@ class Runtime:
         return self._owning is not None and not self._owning.done()
 
     def _http_session(self) -> ClientSession:
-        if self._http is None:
+        # Closed: by a handler that took it for its own.
+        if self._http is None or self._http.closed:
             from .worker.egress import create_session
 
             self._http = create_session(allow_private=self.settings.allow_private_addresses)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from aiohttp import web
 
 from ..ports import Store
 from .requests import check_query
+from .responses import json_response
 
 NOT_USED = "not used"
 
@@ -43,6 +43,4 @@ class HealthRoutes:
                 "workers": f"healthy ({self._slots} slots)" if owner_works else "unhealthy",
             },
         }
-        return web.Response(
-            status=200 if healthy else 503, body=json.dumps(body).encode(), content_type="application/json"
-        )
+        return json_response(200 if healthy else 503, body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -19,6 +18,7 @@ from ..errors import (
     InvalidInput,
     PayloadTooLarge,
 )
+from .responses import json_response
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,7 @@ def problem_response(status: int, code: str, title: str, detail: str, problems: 
     if problems:
         body["errors"] = [{"path": problem.path, "message": problem.message} for problem in problems]
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
-    return web.Response(
-        status=status, body=json.dumps(body).encode(), content_type="application/problem+json", headers=headers
-    )
+    return json_response(status, body, content_type="application/problem+json", headers=headers)
 
 
 @web.middleware

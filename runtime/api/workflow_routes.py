@@ -10,6 +10,7 @@ from aiohttp import web
 from ..core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
 from ..engine import Engine, ExecutionResults, ExecutionStatus
 from .requests import TriggerRequest, check_query, parse_body, read_json, wait_seconds
+from .responses import json_response
 
 ENVELOPE_BYTES = 1024
 
@@ -32,7 +33,7 @@ class WorkflowRoutes:
         """Store a workflow definition and a PENDING execution of it."""
         check_query(request, ())
         submitted = await self._engine.submit(await read_json(request, MAX_DEFINITION_BYTES))
-        return _json(
+        return json_response(
             202,
             {
                 "workflow_definition_id": submitted.definition_id,
@@ -47,12 +48,12 @@ class WorkflowRoutes:
         body = await read_json(request, MAX_INPUT_BYTES + ENVELOPE_BYTES, optional=True)
         parameters = parse_body(body, TriggerRequest).input_params
         execution_id = await self._engine.trigger(_execution_id(request), parameters)
-        return _json(200, {"execution_id": execution_id, "message": "Workflow started successfully"})
+        return json_response(200, {"execution_id": execution_id, "message": "Workflow started successfully"})
 
     async def status(self, request: web.Request) -> web.Response:
         """The state of an execution and of its nodes."""
         check_query(request, ())
-        return _json(200, _status(await self._engine.status(_execution_id(request))))
+        return json_response(200, _status(await self._engine.status(_execution_id(request))))
 
     async def results(self, request: web.Request) -> web.Response:
         """The output of an execution; `?wait=SECONDS` waits for its end."""
@@ -66,15 +67,11 @@ class WorkflowRoutes:
         await read_json(request, ENVELOPE_BYTES, optional=True)
         execution_id = _execution_id(request)
         state = await self._engine.cancel(execution_id)
-        return _json(202, {"execution_id": execution_id, "state": state, "message": "Cancellation requested"})
+        return json_response(202, {"execution_id": execution_id, "state": state, "message": "Cancellation requested"})
 
 
 def _execution_id(request: web.Request) -> str:
     return request.match_info["execution_id"]
-
-
-def _json(status: int, value: object) -> web.Response:
-    return web.Response(status=status, body=json.dumps(value).encode(), content_type="application/json")
 
 
 def _status(status: ExecutionStatus) -> dict[str, object]:
@@ -93,7 +90,7 @@ def _results(results: ExecutionResults) -> bytes:
     head = json.dumps({"id": results.execution_id, "state": results.state})[:-1]
     tail = json.dumps({"completed_at": _time(results.completed_at), "error": results.error})[1:]
     output = results.output_text if results.output_text is not None else b"null"
-    return head.encode() + b', "output_data": ' + output + b", " + tail.encode()
+    return head.encode() + b', "output_data": ' + output + b", " + tail.encode() + b"\n"
 
 
 def _time(milliseconds: int | None) -> str | None:

@@ -251,6 +251,7 @@ def record(execution: Execution, row: AttemptRow) -> Sequence[int]:
     node = execution.graph.index_of[row.node_id]
     execution.sequence = row.sequence
     if row.state is _CANCELLED:
+        execution.attempts[node] = row.attempt  # it may be a retry, of which no other row tells that it was due
         return ()
     if execution.node_states[node] is _PENDING and node in execution.retry_at:
         del execution.retry_at[node]

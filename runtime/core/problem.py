@@ -56,6 +56,8 @@ def ascii_safe(value: object) -> str:
         return f"a list of {len(value)} items"
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     return repr(value)
 
 
@@ -67,7 +69,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     candidates = []
     work = 0
-    for name in known:
+    for name in dict.fromkeys(known):
         if len(name) <= 3 * len(word):  # what is longer is not near
             work += len(name) * len(word) + 100
             if work > MAX_NEAR_SEARCH_WORK:

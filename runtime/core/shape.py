@@ -35,6 +35,10 @@ def describe_error(detail: ErrorDetails, model: type[BaseModel]) -> str:
     return words(detail.get("ctx", {}), detail["input"])
 
 
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
+
+
 def _known(keys: list[str]) -> str:
     return f"; the keys are {', '.join(keys)}" if keys else ""
 
@@ -56,7 +60,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any], Any], str]] = {
     "string_pattern_mismatch": lambda context, value: f"{show(value)} does not match {context['pattern']}",
     "string_too_short": lambda context, _value: f"must have at least {context['min_length']} characters",
     "string_too_long": lambda context, _value: f"must have at most {context['max_length']} characters",
-    "too_short": lambda context, _value: f"must have at least {context['min_length']} items",
+    "too_short": lambda context, _value: f"must have at least {_items(context['min_length'])}",
     "too_long": lambda context, _value: f"has more than the {context['max_length']} items allowed",
     "greater_than": lambda context, value: f"must be greater than {context['gt']}, got {show(value)}",
     "greater_than_equal": lambda context, value: f"must be at least {context['ge']}, got {show(value)}",

@@ -375,7 +375,7 @@ class _Parser:
         else:
             part = self.reference()
         if not self.match(_CLOSE):
-            self.fail("expected '}}'")
+            self.fail("expected '}}' (a template is a reference or default(reference, value), nothing more)")
         return part, self.position
 
     def default(self) -> Reference:

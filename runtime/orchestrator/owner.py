@@ -40,6 +40,7 @@ MAX_LOADS_PER_TURN = 500
 SWEEP_SECONDS = 5.0
 PARK_SECONDS = 10.0
 LONGEST_BACKOFF_SECONDS = 5.0
+CLOCK_STEP_MILLISECONDS = 2_000
 
 
 class Pool(Protocol):
@@ -87,6 +88,8 @@ class Owner:
         self._next_parked_due: int | None = None
         self._careful = False
         self._stopping = False
+        self._wall_offset: int | None = None
+        self._set_back = 0
         self.ready = asyncio.Event()
 
     @property
@@ -98,6 +101,10 @@ class Owner:
     def set_aside(self) -> dict[str, str]:
         """Executions that cannot be loaded or committed, with the reason; looked at again after a restart."""
         return dict(self._set_aside)
+
+    def live(self, execution_id: str) -> Execution | None:
+        """An execution as it is in memory: ahead of the store by what is not committed yet. To look at only."""
+        return self._executions.get(execution_id)
 
     def stop(self) -> None:
         """Make `run` return after one last turn, which commits every outcome that has come in."""
@@ -171,15 +178,18 @@ class Owner:
 
     def _act(self, effects: Effects) -> None:
         """What the committed batch asked for."""
-        now = self._clock.monotonic()
-        for execution, node, delay in effects.timers:
-            self._timers.add(execution, node, now + delay / 1000)
         for execution in effects.finished:
             self._evict(execution)
+            if execution.state is WorkflowState.FAILED:
+                log.info("execution %s failed: %s", execution.execution_id, execution.error)
         self._pool.cancel([e.execution_id for e in effects.finished if e.state is not WorkflowState.COMPLETED])
         for execution in effects.touched.values():
             if execution.parked:
                 self._evict(execution)
+        now = self._clock.monotonic()
+        for execution, node, delay in effects.timers:
+            if not execution.detached:
+                self._timers.add(execution, node, now + delay / 1000)
         if effects.dispatch:
             self._pool.dispatch(effects.dispatch)
         failpoint("owner.dispatched")
@@ -222,13 +232,14 @@ class Owner:
     async def _sweep(self) -> None:
         """The safety net: find what a lost wake-up, a crash or a full memory has left behind."""
         now = self._clock.monotonic()
-        parked_due = self._next_parked_due is not None and self._next_parked_due <= self._clock.now()
+        wall_clock = self._wall_clock()
+        parked_due = self._next_parked_due is not None and self._next_parked_due <= wall_clock
         room = MAX_LOADED_EXECUTIONS - len(self._executions)
         room_again = self._backlog and room > MAX_LOADED_EXECUTIONS // 4
         if now < self._next_sweep and not parked_due and not room_again:
             return
         limit = MAX_LOADED_EXECUTIONS + len(self._set_aside) + 1
-        work = await self._store.find_work(self._partition, self._clock.now(), limit)
+        work = await self._store.find_work(self._partition, wall_clock, limit)
         self._next_parked_due = work.next_due_at
         self._next_sweep = now + SWEEP_SECONDS
         self._backlog = len(work.execution_ids) >= limit
@@ -253,7 +264,9 @@ class Owner:
             try:
                 graph = await self._graphs.get(loaded.record.definition_id)
                 self._adopt(loaded, graph, effects)
-            except (LookupError, AssertionError, ValueError, TypeError) as error:
+            except BackendError:
+                raise
+            except Exception as error:
                 self._put_aside(loaded.record.execution_id, f"cannot be loaded: {type(error).__name__}: {error}")
         for execution_id in wanted:
             self._to_load.pop(execution_id, None)
@@ -292,6 +305,7 @@ class Owner:
     def _evict(self, execution: Execution) -> None:
         execution.detached = True
         self._executions.pop(execution.execution_id, None)
+        self._timers.forget(execution)
 
     def _put_aside(self, execution_id: str, reason: str) -> None:
         log.error("execution %s is set aside until the next start: %s", execution_id, reason)
@@ -323,6 +337,16 @@ class Owner:
             except Exception as again:
                 log.error("cannot take the partition, trying again in %g s: %s", backoff, again)
 
+    def _wall_clock(self) -> int:
+        """The wall clock for what is due; as if it had never been set back, so that nothing waits twice."""
+        offset = self._clock.now() - round(self._clock.monotonic() * 1000)
+        step = offset - self._wall_offset if self._wall_offset is not None else 0
+        self._wall_offset = offset
+        if abs(step) > CLOCK_STEP_MILLISECONDS:
+            log.warning("the wall clock was set %s by %.1f s", "back" if step < 0 else "on", abs(step) / 1000)
+            self._set_back = max(0, self._set_back - step)
+        return self._clock.now() + self._set_back
+
     async def _take_partition(self) -> None:
         version = await self._store.partition_version(self._partition)
         self._version = await self._store.take_partition(self._partition, self._name, version)
@@ -334,5 +358,5 @@ class Owner:
         if timer_due is not None:
             due = min(due, timer_due)
         if self._next_parked_due is not None:
-            due = min(due, now + (self._next_parked_due - self._clock.now()) / 1000)
+            due = min(due, now + (self._next_parked_due - self._wall_clock()) / 1000)
         return max(0.0, due - now)

@@ -13,11 +13,17 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Execution, int]] = []
         self._count = 0
+        self._pending: dict[Execution, int] = {}
+        self._forgotten = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, execution: Execution, node: int, due: float) -> None:
         """Remember a node whose next attempt is due then."""
         self._count += 1
         heapq.heappush(self._heap, (due, self._count, execution, node))
+        self._pending[execution] = self._pending.get(execution, 0) + 1
 
     def next_due(self) -> float | None:
         """When the earliest is due, or None."""
@@ -28,10 +34,25 @@ class Timers:
         due = []
         while self._heap and self._heap[0][0] <= now:
             _, _, execution, node = heapq.heappop(self._heap)
-            if not execution.detached:
-                due.append((execution, node))
+            if execution not in self._pending:
+                self._forgotten -= 1
+                continue
+            due.append((execution, node))
+            self._pending[execution] -= 1
+            if not self._pending[execution]:
+                del self._pending[execution]
         return due
+
+    def forget(self, execution: Execution) -> None:
+        """Drop an execution's timers; its memory goes at the latest when half of the heap is of such."""
+        self._forgotten += self._pending.pop(execution, 0)
+        if self._forgotten * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2] in self._pending]
+            heapq.heapify(self._heap)
+            self._forgotten = 0
 
     def clear(self) -> None:
         """Forget everything."""
         self._heap.clear()
+        self._pending.clear()
+        self._forgotten = 0

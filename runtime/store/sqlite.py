@@ -48,7 +48,8 @@ class SqliteStore:
         self._clock = clock
         self._lock = FileLock(path)
         self._queries = load_queries("sqlite")
-        self._writer = SqliteWriter(self._connect_writer)
+        self._writer = SqliteWriter(self._connect_writer, self._check_file)
+        self._inode: int | None = None
         self._owner_reader: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._closing = asyncio.Lock()
@@ -163,6 +164,17 @@ class SqliteStore:
         path = self._path.resolve()
         return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=256)
 
+    def _check_file(self) -> None:
+        """Raise `StoreUnavailable` when the file has been deleted or replaced: SQLite would write to nowhere."""
+        try:
+            inode = self._path.stat().st_ino
+        except OSError as error:
+            raise StoreUnavailable(f"the database file is gone ({error.strerror}); restore it and restart") from error
+        if self._inode is None:
+            self._inode = inode
+        if inode != self._inode:
+            raise StoreUnavailable("the database file has been replaced while it was in use; restart")
+
     async def _connect_reader(self) -> aiosqlite.Connection:
         address = f"file:{quote(os.fsencode(self._path.resolve()))}?mode=ro"
         return await aiosqlite.connect(address, uri=True, isolation_level=None, cached_statements=64)
@@ -240,6 +252,9 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> str:
         return f"the database is read-only ({error}); make the file and its folder writable for this user"
     if code == sqlite3.SQLITE_CANTOPEN:
         return f"cannot be opened ({error}); check that {path.parent} is a writable folder and the file readable"
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        free = os.statvfs(path.parent)
+        return f"the disk reports an error ({error}); {free.f_bavail * free.f_frsize} bytes are free in {path.parent}"
     if code == sqlite3.SQLITE_BUSY:
         return f"another program has the database open for writing ({error}); close it"
     return str(error)

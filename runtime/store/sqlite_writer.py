@@ -66,8 +66,10 @@ Write = CreateExecution | Trigger | CommitBatch | Run
 class SqliteWriter:
     """Groups writes into transactions on a thread of its own."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], check: Callable[[], None]) -> None:
+        """`check` is called before each transaction, and raises when there must not be one."""
         self._connect = connect
+        self._check = check
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._queries = load_queries("sqlite")
         self._waiting: list[tuple[Write, asyncio.Future[Any]]] = []
@@ -165,6 +167,7 @@ class SqliteWriter:
         connection = self._connection
         assert connection is not None
         failpoint("store.transaction.begin")
+        self._check()
         connection.execute("BEGIN IMMEDIATE")
         try:
             results = self._apply(connection, writes)

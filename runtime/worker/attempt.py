@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from ...plugins.context import NodeContext
+from ...plugins.errors import PermanentError, RetryAfter
 from ...plugins.handler import Handler
 from ..core.graph import Graph
 from ..core.json_text import encode
-from ..core.limits import MAX_NODE_OUTPUT_BYTES
+from ..core.limits import MAX_ATTEMPT_INPUT_BYTES, MAX_NODE_OUTPUT_BYTES
 from ..core.machine import AttemptError, Execution
 from ..core.problem import join_path
 from ..core.shape import describe_error
+from ..core.template import TemplateFailed
 from .failure import ConfigInvalid, describe_bad_output, describe_failure
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
+
+log = logging.getLogger(__name__)
 
 
 class Delivery(NamedTuple):
@@ -38,7 +43,7 @@ class AttemptInputs:
     handler can change what another one gets.
     """
 
-    __slots__ = ("_execution", "_graph", "_node", "_parameters", "_parsed")
+    __slots__ = ("_execution", "_graph", "_node", "_parameters", "_parsed", "_parsed_bytes")
 
     def __init__(self, execution: Execution, node: int) -> None:
         self._execution = execution
@@ -46,6 +51,7 @@ class AttemptInputs:
         self._node = node
         self._parameters: Mapping[str, Any] | None = None
         self._parsed: dict[str, Any] = {}
+        self._parsed_bytes = 0
 
     def parameters(self) -> Mapping[str, Any]:
         if self._parameters is None:
@@ -60,13 +66,25 @@ class AttemptInputs:
         if node_id not in self._parsed:
             output = self._execution.outputs[self._graph.index_of[node_id]]
             assert output is not None, f"{node_id} is an ancestor, so its output is there"
+            self._account(len(output))
             self._parsed[node_id] = json.loads(output)
         return self._parsed[node_id]
 
     def dependency_outputs(self) -> Sequence[tuple[str, bytes]]:
         """The outputs of the direct dependencies, as JSON text."""
         node_ids, outputs = self._graph.node_ids, self._execution.outputs
-        return [(node_ids[index], outputs[index] or b"null") for index in self._graph.dependencies[self._node]]
+        found = [(node_ids[index], outputs[index] or b"null") for index in self._graph.dependencies[self._node]]
+        self._account(sum(len(output) for _, output in found))
+        return found
+
+    def _account(self, size_bytes: int) -> None:
+        """Refuse to parse more than an attempt may: it would hold up everything else in this process."""
+        self._parsed_bytes += size_bytes
+        if self._parsed_bytes > MAX_ATTEMPT_INPUT_BYTES:
+            raise PermanentError(
+                f"the outputs that this node uses have more than {MAX_ATTEMPT_INPUT_BYTES} bytes of JSON together",
+                error_type="inputs_too_large",
+            )
 
 
 async def run_attempt(
@@ -97,12 +115,28 @@ async def run_attempt(
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:
+        _log_surprise(delivery, error)
         return None, describe_failure(error)
     try:
         return encode(result, MAX_NODE_OUTPUT_BYTES), None
     except BaseException as error:
         # Nothing is awaited here: whatever is raised comes from the result's own methods.
         return None, describe_bad_output(error)
+
+
+def _log_surprise(delivery: Delivery, error: BaseException) -> None:
+    """The trace of what a handler did not raise on purpose: for whoever has to mend the handler."""
+    if isinstance(error, (PermanentError, RetryAfter, TemplateFailed, ConfigInvalid)):
+        return
+    graph, node = delivery.execution.graph, delivery.node
+    log.warning(
+        "handler %s raised %s in node %s",
+        graph.handlers[node],
+        type(error).__name__,
+        graph.node_ids[node],
+        exc_info=error,
+        extra={"execution_id": delivery.execution.execution_id, "attempt": delivery.attempt},
+    )
 
 
 def _validated(handler: Handler, config: Any) -> Any:

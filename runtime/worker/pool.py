@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -21,14 +20,17 @@ from ..core.machine import AttemptError, Execution, Outcome, hand_back, start
 from ..failpoints import failpoint
 from .attempt import Delivery, run_attempt
 from .failure import describe_failure, timed_out
+from .queue import FairQueue
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 log = logging.getLogger(__name__)
 
-# A slot whose handlers never wait lets the rest of the process run after this many attempts.
+# A slot whose handlers never wait lets the rest of the process run after this many attempts, and all slots
+# together after this long: an attempt that parses a large input takes milliseconds.
 ATTEMPTS_BETWEEN_YIELDS = 32
+LONGEST_TURN_SECONDS = 0.005
 LINGERING_SECONDS = 5.0
 LAST_WORDS_SECONDS = 0.5
 
@@ -64,7 +66,7 @@ class WorkerPool:
         self._hand_in = hand_in
         self._on_start = on_start
         self._http = http
-        self._queue: deque[Delivery] = deque()
+        self._queue = FairQueue()
         self._slots: dict[_Slot, None] = {}
         self._idle: list[_Slot] = []
         self._lingering: dict[asyncio.Task[None], str] = {}
@@ -72,6 +74,8 @@ class WorkerPool:
         self._watchdog: asyncio.TimerHandle | None = None
         self._stopping = False
         self._drained: asyncio.Future[None] | None = None
+        self._turn_began = 0.0
+        self._turn_will_be_noted = False
         self._context = contextvars.copy_context()
 
     @property
@@ -93,7 +97,7 @@ class WorkerPool:
         """Queue nodes whose attempt may start. What is no longer wanted by then is dropped silently."""
         for execution, node in ready:
             if execution.graph.handlers[node] in self._handlers:
-                self._queue.append(Delivery(execution, node, execution.attempts[node]))
+                self._queue.add(Delivery(execution, node, execution.attempts[node]))
             else:
                 self._note_unserved(execution.graph.handlers[node])
         for _ in range(min(len(self._queue), len(self._idle))):
@@ -156,14 +160,14 @@ class WorkerPool:
                 self._idle.append(slot)
                 await slot.idle
                 continue
-            delivery = self._queue.popleft()
+            delivery = self._queue.take()
             if not start(*delivery):
                 continue
             if not await self._run(slot, delivery):
                 break
             attempts += 1
-            if attempts % ATTEMPTS_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
+            if attempts % ATTEMPTS_BETWEEN_YIELDS == 0 or self._turn_is_long():
+                await self._yield()
 
     async def _run(self, slot: _Slot, delivery: Delivery) -> bool:
         """Run one attempt in this slot; False when the slot must not be used again."""
@@ -199,7 +203,10 @@ class WorkerPool:
     def _hand_in_outcome(
         self, slot: _Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
     ) -> None:
-        jitter = 0.0 if error is None else self._clock.chance()
+        jitter = 0.0
+        if error is not None:
+            jitter = self._clock.chance()
+            _log_failure(delivery, error)
         self._hand_in(
             Outcome(
                 delivery.execution.execution_id,
@@ -212,8 +219,7 @@ class WorkerPool:
                 jitter,
             )
         )
-        if self._drained is not None and not self.running_count and not self._drained.done():
-            self._drained.set_result(None)
+        self._note_drained()
 
     def _ended(self, slot: _Slot, task: asyncio.Task[None]) -> None:
         """A slot's task has ended, by itself or given up: another takes its place."""
@@ -234,6 +240,24 @@ class WorkerPool:
         if not self._stopping:
             self._add_slot()
 
+    def _turn_is_long(self) -> bool:
+        """Whether the slots have had this turn of the event loop for long enough, and more is waiting."""
+        return bool(self._queue) and self._clock.monotonic() - self._turn_began > LONGEST_TURN_SECONDS
+
+    async def _yield(self) -> None:
+        if not self._turn_will_be_noted:
+            self._turn_will_be_noted = True
+            asyncio.get_running_loop().call_soon(self._note_turn)
+        await asyncio.sleep(0)
+
+    def _note_turn(self) -> None:
+        self._turn_will_be_noted = False
+        self._turn_began = self._clock.monotonic()
+
+    def _note_drained(self) -> None:
+        if self._drained is not None and not self.running_count and not self._drained.done():
+            self._drained.set_result(None)
+
     def _give_up(self, slot: _Slot) -> None:
         """Stop a slot and what runs in it, and put a fresh one in its place."""
         slot.given_up = True
@@ -247,6 +271,7 @@ class WorkerPool:
             if slot.delivery is not None and not self._stopping:
                 asyncio.get_running_loop().call_later(LINGERING_SECONDS, self._complain, task)
         slot.delivery = None
+        self._note_drained()
         if not self._stopping:
             self._add_slot()
 
@@ -298,6 +323,18 @@ def _left_no_traces(task: asyncio.Task[None] | None, context_before: contextvars
     except BaseException:
         # Raised by the comparison of two values. Nothing is awaited here, so it is nobody's cancel.
         return False
+
+
+def _log_failure(delivery: Delivery, error: AttemptError) -> None:
+    log.info(
+        "node %s failed at attempt %d of execution %s: %s: %s",
+        delivery.execution.graph.node_ids[delivery.node],
+        delivery.attempt,
+        delivery.execution.execution_id,
+        error.type,
+        error.message,
+        extra={"execution_id": delivery.execution.execution_id, "attempt": delivery.attempt},
+    )
 
 
 def _is_current(task: asyncio.Task[None] | None) -> bool:

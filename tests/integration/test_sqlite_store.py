@@ -936,3 +936,24 @@ async def test_a_database_that_others_hold_is_not_healthy_after_a_refusal(
         assert not health.ok
         assert "locked by another process" in health.detail
     assert (await store.health()).ok
+
+
+async def test_a_deleted_database_takes_no_more_writes(store: SqliteStore, path: Path) -> None:
+    await store.create_execution("d", pending("before"))
+
+    path.unlink()
+
+    with pytest.raises(StoreUnavailable, match="the database file is gone"):
+        await store.create_execution("d", pending("after"))
+    assert not (await store.health()).ok
+
+
+async def test_a_replaced_database_takes_no_more_writes(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    await store.create_execution("d", pending("before"))
+    other = tmp_path / "other"
+    other.write_bytes(path.read_bytes())
+
+    other.replace(path)
+
+    with pytest.raises(StoreUnavailable, match="has been replaced"):
+        await store.create_execution("d", pending("after"))

@@ -163,7 +163,7 @@ class Thing:
         ((1 + 2j,), "$[0] is a complex, which JSON cannot hold"),
         (iter([]), "$ is a list_iterator, which JSON cannot hold"),
         ({1: "one"}, "$ has the key 1, which is not text"),
-        ({"a": {None: 1}}, "$.a has the key None, which is not text"),
+        ({"a": {None: 1}}, "$.a has the key null, which is not text"),
         ([{(1, 2): 1}], "$[0] has the key a list of 2 items, which is not text"),
         ("\ud800", "$ holds a lone surrogate, which is not valid Unicode text"),
         ({"a": ["x\udfffy"]}, "$.a[0] holds a lone surrogate, which is not valid Unicode text"),
@@ -190,7 +190,7 @@ def test_the_deepest_value_goes_both_ways(wrap: Callable[[Any], Any]) -> None:
     assert decode(encode(value, MIB)) == value
 
 
-@pytest.mark.parametrize("depth", [MAX_JSON_DEPTH + 1, 1_000, 200_000])
+@pytest.mark.parametrize("depth", [MAX_JSON_DEPTH + 1, 1_000, 100_000])
 @pytest.mark.parametrize(("wrap", "step"), [(in_list, "[0]"), (in_object, ".a")])
 def test_too_deep_is_refused_without_recursion(depth: int, wrap: Callable[[Any], Any], step: str) -> None:
     value = nested(depth, wrap)
@@ -233,21 +233,23 @@ def test_doubling_references_are_refused_by_size_before_they_are_written(nothing
 
 
 @pytest.mark.parametrize(
-    "value",
+    "make",
     [
-        "x" * (100 * MIB),
-        ["x" * (50 * MIB)] * 2,
-        [0] * (50 * MIB),
-        [[0] * 1000] * 50_000,
-        {"a": {"b": ["y" * (100 * MIB)]}},
-        {"k" * (100 * MIB): 1},
-        [{"k" * MIB: 0}] * 100,
+        lambda: "x" * (100 * MIB),
+        lambda: ["x" * (50 * MIB)] * 2,
+        lambda: [0] * (20 * MIB),
+        lambda: [[0] * 1000] * 50_000,
+        lambda: {"a": {"b": ["y" * (100 * MIB)]}},
+        lambda: {"k" * (100 * MIB): 1},
+        lambda: [{"k" * MIB: 0}] * 100,
     ],
     ids=["text", "texts", "list", "lists", "below", "key", "keys"],
 )
-def test_a_hundred_megabytes_are_refused_without_writing_them(value: Any, nothing_is_written: None) -> None:
+def test_a_hundred_megabytes_are_refused_without_writing_them(
+    make: Callable[[], Any], nothing_is_written: None
+) -> None:
     with pytest.raises(JsonTooLarge, match=r"^more than 1048576 bytes of JSON$"):
-        encode(value, MIB)
+        encode(make(), MIB)
 
 
 class Unread(str):

@@ -446,7 +446,11 @@ def test_what_is_not_in_the_grammar_is_refused(text: str) -> None:
     ("text", "message"),
     [
         ("{{ }}", "template syntax: expected a node id or 'input' at character 3 of '{{ }}'"),
-        ("ab {{ x", "template syntax: expected '}}' at character 7 of '{{ x'"),
+        (
+            "ab {{ x",
+            "template syntax: expected '}}' (a template is a reference or default(reference, value), nothing more) "
+            "at character 7 of '{{ x'",
+        ),
         (
             "{{ x. }}",
             "template syntax: expected a name after '.'; write other keys as [\"key\"] and items as [0] "
