@@ -300,7 +300,7 @@ class Owner:
             for command in unconsumed:
                 apply_cancel(execution, command.command_id, self._clock.now(), effects)
             return
-        resume(execution, self._pool.running(record.execution_id), self._clock.now(), effects)
+        resume(execution, self._pool.running(record.execution_id), self._wall_clock(), effects)
 
     def _evict(self, execution: Execution) -> None:
         execution.detached = True

@@ -597,8 +597,9 @@ def nested(depth: int, leaf: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("leaf", [1, "{{ input.x }}"])
 def test_deepest_configuration(leaf: Any) -> None:
-    rendered = render_config(nested(MAX_JSON_DEPTH, leaf), Scope({"x": 1}))
-    assert rendered == nested(MAX_JSON_DEPTH, 1)
+    """The configuration itself is not one of the levels."""
+    rendered = render_config(nested(MAX_JSON_DEPTH + 1, leaf), Scope({"x": 1}))
+    assert rendered == nested(MAX_JSON_DEPTH + 1, 1)
 
 
 @pytest.mark.parametrize("leaf", [1, {}, "{{ input.x }}", "{{ }}"])

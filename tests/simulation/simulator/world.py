@@ -86,10 +86,12 @@ class SimulatedClock:
 
     def __init__(self, world: World, stream: str) -> None:
         self._loop = world.loop
+        self.step_milliseconds = 0
+        """How far the wall clock was set on, or back."""
         self._random = Random(f"{world.seed}/clock/{stream}")
 
     def now(self) -> int:
-        return EPOCH_MILLISECONDS + int(self._loop.time() * 1000)
+        return EPOCH_MILLISECONDS + int(self._loop.time() * 1000) + self.step_milliseconds
 
     def monotonic(self) -> float:
         return self._loop.time()
