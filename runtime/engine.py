@@ -37,7 +37,7 @@ from .ports import ExecutionRecord, LoadedExecution, NewDefinition, NewExecution
 EMBEDDED_PARTITION = 0
 MAX_REMEMBERED = 50_000
 REREAD_SECONDS = 1.0
-LARGE_DEFINITION_BYTES = 64 * 1024
+LARGE_BYTES = 64 * 1024
 
 Result = TypeVar("Result")
 
@@ -150,7 +150,8 @@ class Engine:
         """
         self._check_accepting()
         definition_id = await self._definition_id(execution_id)
-        input_text = self._check_input(await self._graphs.get(definition_id), {} if parameters is None else parameters)
+        graph = await self._graphs.get(definition_id)
+        input_text = await self._check_input(graph, {} if parameters is None else parameters)
         failpoint("engine.trigger.validated")
         now = self._clock.now()
         if await self._store.trigger(execution_id, input_text, now):
@@ -231,9 +232,9 @@ class Engine:
                 await follower.ended(min(left, REREAD_SECONDS))
 
     @staticmethod
-    async def _off_loop(body: bytes, work: Callable[[], Result]) -> Result:
-        """Do what takes time in proportion to a definition: of a large one in a thread, so that others go on."""
-        if len(body) <= LARGE_DEFINITION_BYTES:
+    async def _off_loop(text: bytes, work: Callable[[], Result]) -> Result:
+        """Do what takes time in proportion to a text: for a large one in a thread, so that others go on."""
+        if len(text) <= LARGE_BYTES:
             return work()
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
@@ -246,7 +247,7 @@ class Engine:
             raise PayloadTooLarge(f"the definition has {len(body)} bytes; at most {MAX_DEFINITION_BYTES} are allowed")
         return hashlib.sha256(body).hexdigest(), body
 
-    def _check_input(self, graph: Graph, parameters: Any) -> bytes:
+    async def _check_input(self, graph: Graph, parameters: Any) -> bytes:
         if not isinstance(parameters, dict):
             raise InvalidInput([Problem("input_params", "must be an object")])
         try:
@@ -256,7 +257,8 @@ class Engine:
         except InvalidJson as error:
             raise InvalidInput([Problem("input_params", str(error))]) from None
         if graph.input_schema is not None:
-            problems = validate_input(graph.input_schema, parameters, "input_params")
+            schema = graph.input_schema
+            problems = await self._off_loop(text, lambda: validate_input(schema, parameters, "input_params"))
             if problems:
                 raise InvalidInput(problems)
         return text

@@ -16,7 +16,13 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .limits import MAX_JSON_DEPTH, MAX_SCHEMA_LEVELS, MAX_SCHEMA_STEPS, MAX_SCHEMA_VALUES
+from .limits import (
+    MAX_JSON_DEPTH,
+    MAX_SCHEMA_LEVELS,
+    MAX_SCHEMA_PATTERNS,
+    MAX_SCHEMA_STEPS,
+    MAX_SCHEMA_VALUES,
+)
 from .problem import Problem, join_path, show
 
 if TYPE_CHECKING:
@@ -132,14 +138,23 @@ def _keyword_faults(objects: Sequence[tuple[list[str | int], Mapping[str, Any]]]
             yield [*path, "$schema"], "only the top of a schema may name its draft; remove it"
         if has_pattern_properties and "unevaluatedProperties" in item:
             yield [*path, "unevaluatedProperties"], "cannot be used in one schema with patternProperties"
-        patterns = item.get("patternProperties")
-        for key, pattern in [
-            ("pattern", item.get("pattern")),
-            *(("patternProperties", pattern) for pattern in (patterns if isinstance(patterns, Mapping) else ())),
-        ]:
-            fault = _pattern_fault(pattern) if isinstance(pattern, str) else ""
-            if fault:
-                yield [*path, key], f"the pattern {show(pattern)} cannot be used: {fault}"
+    patterns = list(_patterns(objects))
+    if len(patterns) > MAX_SCHEMA_PATTERNS:
+        yield [], f"has more than {MAX_SCHEMA_PATTERNS} patterns"
+        return
+    for place, pattern in patterns:
+        fault = _pattern_fault(pattern)
+        if fault:
+            yield place, f"the pattern {show(pattern)} cannot be used: {fault}"
+
+
+def _patterns(objects: Sequence[tuple[list[str | int], Mapping[str, Any]]]) -> Iterator[tuple[list[str | int], str]]:
+    for path, item in objects:
+        pattern, patterns = item.get("pattern"), item.get("patternProperties")
+        if isinstance(pattern, str):
+            yield [*path, "pattern"], pattern
+        if isinstance(patterns, Mapping):
+            yield from (([*path, "patternProperties"], name) for name in patterns if isinstance(name, str))
 
 
 def _reference_faults(
@@ -295,7 +310,7 @@ def _quiet(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=256)
 def _compiled(pattern: str) -> Any:
     import re2  # type: ignore[import-untyped]
 

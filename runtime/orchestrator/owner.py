@@ -260,10 +260,13 @@ class Owner:
         if not self._to_load:
             return
         wanted = self._choose_loads()
+        in_hand: dict[str, list[tuple[int, int]]] = {}
+        for outcome in self._in_hand:
+            in_hand.setdefault(outcome.execution_id, []).append((outcome.node, outcome.attempt))
         for loaded in await self._store.load(wanted):
             try:
                 graph = await self._graphs.get(loaded.record.definition_id)
-                self._adopt(loaded, graph, effects)
+                self._adopt(loaded, graph, in_hand.get(loaded.record.execution_id, []), effects)
             except BackendError:
                 raise
             except Exception as error:
@@ -286,8 +289,12 @@ class Owner:
         wanted += others[:room]
         return wanted[: 1 if self._careful else MAX_LOADS_PER_TURN]
 
-    def _adopt(self, loaded: LoadedExecution, graph: Graph, effects: Effects) -> None:
-        """Take an execution into memory and set it going, unless it has ended."""
+    def _adopt(self, loaded: LoadedExecution, graph: Graph, in_hand: list[tuple[int, int]], effects: Effects) -> None:
+        """Take an execution into memory and set it going, unless it has ended.
+
+        `in_hand` are the (node, attempt) whose outcome waits to be applied: like those that run, they are
+        not dispatched again.
+        """
         record = loaded.record
         unconsumed = [command for command in loaded.commands if not command.consumed]
         if record.state is not WorkflowState.RUNNING:
@@ -300,7 +307,8 @@ class Owner:
             for command in unconsumed:
                 apply_cancel(execution, command.command_id, self._clock.now(), effects)
             return
-        resume(execution, self._pool.running(record.execution_id), self._wall_clock(), effects)
+        started = self._pool.running(record.execution_id) + in_hand
+        resume(execution, started, self._wall_clock(), effects)
 
     def _evict(self, execution: Execution) -> None:
         execution.detached = True

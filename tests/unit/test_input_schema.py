@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from workflow_engine.runtime.core import input_schema
 from workflow_engine.runtime.core.input_schema import MAX_SCHEMA_PROBLEMS, check_input_schema, validate_input
-from workflow_engine.runtime.core.limits import MAX_SCHEMA_LEVELS
+from workflow_engine.runtime.core.limits import MAX_SCHEMA_LEVELS, MAX_SCHEMA_PATTERNS
 from workflow_engine.runtime.core.problem import Problem, join_path
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
@@ -358,7 +358,7 @@ def test_references_are_relative_to_where_they_stand() -> None:
 
 def test_what_a_schema_gets_past_the_checks_is_still_an_error_and_no_crash() -> None:
     """As if it had been stored by a version that checked less."""
-    broken = [
+    broken: list[dict[str, Any]] = [
         {"$ref": "http://127.0.0.1:1/x"},
         {"pattern": "("},
         {"properties": {"a": {"$ref": "#/nowhere"}}},
@@ -488,11 +488,11 @@ for _ in range(20):
     [
         lambda: ({"properties": {"a": {"items": {"enum": list(range(9_000))}}}}, {"a": [-1] * 100_000}),
         lambda: ({"properties": {"a": {"anyOf": [{"type": "string"}] * 900}}}, {"a": [[0] * 100_000]}),
-        lambda: ({"properties": {"a": {"items": {"anyOf": [{"pattern": "b"}] * 900}}}}, {"a": ["a" * 100] * 1_000}),
-        lambda: ({"properties": {"a": {"anyOf": [{"pattern": f"b{n}"} for n in range(900)]}}}, {"a": "a" * 10**6}),
-        lambda: ({"patternProperties": {f"b{n}": {} for n in range(900)}}, {f"a{n}": 0 for n in range(20_000)}),
+        lambda: ({"properties": {"a": {"items": {"anyOf": [{"pattern": "b"}] * 190}}}}, {"a": ["a" * 100] * 1_000}),
+        lambda: ({"properties": {"a": {"anyOf": [{"pattern": f"b{n}"} for n in range(190)]}}}, {"a": "a" * 10**6}),
+        lambda: ({"patternProperties": {f"b{n}": {} for n in range(190)}}, {f"a{n}": 0 for n in range(20_000)}),
         lambda: (
-            {"patternProperties": {f"b{n}": {} for n in range(900)}, "additionalProperties": False},
+            {"patternProperties": {f"b{n}": {} for n in range(190)}, "additionalProperties": False},
             {f"a{n}": 0 for n in range(20_000)},
         ),
         lambda: ({"unevaluatedProperties": False, "properties": {}}, {f"a{n}": 0 for n in range(100_000)}),
@@ -543,7 +543,7 @@ def test_unique_items(items: list[Any], unique: bool) -> None:
 
 
 def test_large_schemas_are_refused() -> None:
-    many = [
+    many: list[dict[str, Any]] = [
         {"properties": {f"p{n}": {} for n in range(20_000)}},
         {"properties": {f"p{n}": True for n in range(20_000)}},
         {"allOf": [{}] * 20_000},
@@ -554,6 +554,20 @@ def test_large_schemas_are_refused() -> None:
         (problem,) = check_input_schema(schema)
         assert problem[0] == []
         assert problem[1].startswith("has more than ")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda count: {"properties": {f"p{n}": {"pattern": f"a{n}"} for n in range(count)}},
+        lambda count: {"patternProperties": {f"a{n}": {} for n in range(count)}},
+        lambda count: {"patternProperties": {f"a{n}": {"pattern": f"b{n}"} for n in range(count // 2)}},
+    ],
+)
+def test_number_of_patterns(make: Callable[[int], dict[str, Any]]) -> None:
+    """Each may take a few milliseconds to compile, and a megabyte."""
+    assert check_input_schema(make(MAX_SCHEMA_PATTERNS)) == []
+    assert check_input_schema(make(MAX_SCHEMA_PATTERNS + 2)) == [([], f"has more than {MAX_SCHEMA_PATTERNS} patterns")]
 
 
 def test_a_long_enum_is_data() -> None:

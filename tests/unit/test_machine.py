@@ -111,6 +111,9 @@ class Run:
         return fold("e1", self.graph, b'{"x":1}', self.effects.rows, cancelled)
 
 
+ENDS: tuple[Callable[[Run], None], ...] = (lambda run: run.cancel(), lambda run: run.ends("b", BROKEN))
+
+
 def contents(execution: Execution) -> dict[str, Any]:
     """Everything there is in an execution, but for what is never stored."""
     unstored = {"graph", "parked", "detached"}
@@ -582,7 +585,7 @@ def test_parked_until_the_earliest_retry() -> None:
 
 
 def test_what_has_ended_is_not_parked() -> None:
-    for end in (lambda run: run.cancel(), lambda run: run.ends("b", BROKEN)):
+    for end in ENDS:
         run = Run({"a": [], "b": []})
         run.ends("a", FLAKY)
         end(run)
@@ -668,7 +671,7 @@ def test_folding_what_has_ended(how: str) -> None:
 
 def test_folding_a_retry_that_ran_when_the_execution_ended() -> None:
     """The row of the cancelled attempt is all there is of it, so it has to say which attempt that was."""
-    for end in (lambda run: run.cancel(), lambda run: run.ends("b", BROKEN)):
+    for end in ENDS:
         run = Run({"a": [], "b": []})
         run.ends("a", FLAKY)
         run.retry_due("a")
@@ -874,7 +877,8 @@ def test_the_work_grows_with_the_nodes(
 
 @pytest.mark.parametrize("edges", [chain, fan, ladder])
 def test_large_graphs_fail_and_are_cancelled_without_recursion(edges: Callable[[int], dict[str, list[str]]]) -> None:
-    for end in (lambda run: run.cancel(), lambda run: run.ends(next(iter(run.states)), BROKEN)):
+    ends: tuple[Callable[[Run], None], ...] = (Run.cancel, lambda run: run.ends(next(iter(run.states)), BROKEN))
+    for end in ends:
         run = Run(edges(20_000))
         with little_stack():
             end(run)

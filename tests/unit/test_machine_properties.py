@@ -524,7 +524,7 @@ def test_the_join_runs_exactly_once_in_ten_thousand_completion_orders(graph: Gra
 def test_the_join_is_dispatched_by_whichever_outcome_comes_last() -> None:
     graph = fan_in(5)
     chance = random.Random(5)
-    last_ones = Counter()
+    last_ones: Counter[int] = Counter()
     for _ in range(1_000):
         execution = Execution("e", graph, b"{}")
         order = chance.sample(range(5), 5)

@@ -283,7 +283,8 @@ def test_a_default_stands_for_what_is_missing(literal: str, value: Any) -> None:
 
 
 def test_a_default_does_not_replace_what_is_there() -> None:
-    for value in (None, False, 0, "", [], {}):
+    values: list[Any] = [None, False, 0, "", [], {}]
+    for value in values:
         assert render("{{ default(input.x, 9) }}", input={"x": value}) == value
 
 
