@@ -1,4 +1,11 @@
-"""Recomputes a stored execution from its rows and says which invariants do not hold."""
+"""Recomputes a stored execution from its rows and says which invariants do not hold.
+
+The invariants, as the simulation and the chaos tests name them: I1 what was accepted ends; I2 nothing acknowledged
+is lost; I5 one accepted outcome an attempt; I6 attempts are numbered without gaps, and not too many; I7 a node
+starts only when everything it waits for is committed; I8 an attempt does not start twice at a time; I13 an
+execution's row is the fold of its rows, whose sequence is dense; I14 a terminal state is final; I19 every cancel is
+consumed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,7 @@ from workflow_engine.runtime.ports import LoadedExecution
 
 
 def broken_invariants(loaded: LoadedExecution, graph: Graph) -> list[str]:
-    """Every invariant of RELIABILITY that this execution breaks; empty when it is sound."""
+    """Every invariant that this execution breaks; empty when it is sound."""
     record, rows, commands = loaded
     broken = []
     effective = [command.sequence for command in commands if command.sequence is not None]
