@@ -79,7 +79,12 @@ async def _measure(folder: Path, executions: int) -> dict[str, Any]:
     document = {"name": "gated", "dag": {"nodes": nodes}}
     async with running(lambda: Runtime(settings, plugins=[GatePlugin()])) as runtime:
         app = build_app(
-            runtime.engine, store=runtime.store, version=__version__, owner_works=runtime.is_healthy, slots=10
+            runtime.engine,
+            store=runtime.store,
+            version=__version__,
+            owner_works=runtime.is_healthy,
+            set_aside=int,
+            slots=10,
         )
         runner = web.AppRunner(app)
         await runner.setup()

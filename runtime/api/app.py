@@ -14,10 +14,16 @@ from .workflow_routes import WorkflowRoutes
 
 
 def build_app(
-    engine: Engine, *, store: Store, version: str, owner_works: Callable[[], bool], slots: int
+    engine: Engine,
+    *,
+    store: Store,
+    version: str,
+    owner_works: Callable[[], bool],
+    set_aside: Callable[[], int],
+    slots: int,
 ) -> web.Application:
-    """The API over one engine. `slots` is the worker pool's concurrency, for the health report."""
+    """The API over one engine. The last three arguments are for the health report."""
     app = web.Application(middlewares=[problems_middleware])
     WorkflowRoutes(engine).register(app)
-    HealthRoutes(store=store, version=version, owner_works=owner_works, slots=slots).register(app)
+    HealthRoutes(store=store, version=version, owner_works=owner_works, set_aside=set_aside, slots=slots).register(app)
     return app

@@ -62,6 +62,7 @@ async def _listen(runtime: Runtime) -> web.AppRunner:
         store=runtime.store,
         version=__version__,
         owner_works=runtime.is_healthy,
+        set_aside=lambda: len(runtime.owner.set_aside),
         slots=settings.worker_concurrency,
     )
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)

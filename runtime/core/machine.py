@@ -21,9 +21,9 @@ from .retry import delay_seconds, may_retry
 from .state import (
     NODE_TRANSITIONS,
     TERMINAL_WORKFLOW_STATES,
-    IllegalTransition,
     NodeState,
     WorkflowState,
+    check_node_transition,
     check_workflow_transition,
 )
 
@@ -323,14 +323,6 @@ def parked_until(execution: Execution) -> int | None:
     return min(due_at for due_at, _ in execution.retry_at.values())
 
 
-def output_data(execution: Execution) -> bytes | None:
-    """The JSON text of the results: the exit node's output, or `{exit id: output}` when there are several."""
-    if execution.state is not WorkflowState.COMPLETED:
-        return None
-    graph = execution.graph
-    return combine_exit_outputs([(graph.node_ids[node], execution.outputs[node] or b"null") for node in graph.exits])
-
-
 def combine_exit_outputs(outputs: Sequence[tuple[str, bytes]]) -> bytes:
     """One exit: its output as it is. Several: an object of outputs by node id."""
     if len(outputs) == 1:
@@ -397,9 +389,7 @@ def _record_cancelled(execution: Execution, running: Iterable[int], now: int, ef
 
 
 def _move(execution: Execution, node: int, after: NodeState) -> None:
-    before = execution.node_states[node]
-    if after not in NODE_TRANSITIONS[before]:
-        raise IllegalTransition(f"{execution.execution_id}: node {node} cannot go from {before} to {after}")
+    check_node_transition(execution.node_states[node], after)
     execution.node_states[node] = after
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .limits import MAX_NEAR_SEARCH_WORK
@@ -17,14 +17,6 @@ class Problem:
 
     path: str
     message: str
-
-
-class InvalidDocument(Exception):
-    """A document a user gave breaks rules; `problems` names all of them, at least one."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in problems[:3]))
-        self.problems = tuple(problems)
 
 
 def join_path(base: str, segments: Iterable[str | int]) -> str:

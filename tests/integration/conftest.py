@@ -205,6 +205,7 @@ def make_api(aiohttp_client: Callable[..., Any]) -> Callable[..., Awaitable[Test
             store=runtime.store,
             version="1.2.3",
             owner_works=runtime.is_healthy,
+            set_aside=lambda: len(runtime.owner.set_aside),
             slots=runtime.settings.worker_concurrency,
         )
         client: TestClient[Any, Any] = await aiohttp_client(app)

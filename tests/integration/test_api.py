@@ -349,7 +349,7 @@ async def test_health_when_the_store_is_not_well(
 
 
 async def test_health_when_the_owner_has_ended(aiohttp_client: Make, runtime: Runtime) -> None:
-    app = build_app(runtime.engine, store=runtime.store, version="1", owner_works=lambda: False, slots=1)
+    app = build_app(runtime.engine, store=runtime.store, version="1", owner_works=lambda: False, set_aside=int, slots=1)
     async with (await aiohttp_client(app)).get("/v1/health") as response:
         assert response.status == 503
         services = (await response.json())["services"]

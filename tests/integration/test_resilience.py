@@ -61,7 +61,7 @@ async def test_what_only_waits_for_a_far_retry_is_not_in_memory(start_runtime: M
 
 
 async def test_a_damaged_definition_stops_only_its_own_executions(
-    start_runtime: Make, stop_runtime: Make, start_workflow: Make, end_of: Make
+    start_runtime: Make, stop_runtime: Make, start_workflow: Make, end_of: Make, make_api: Make
 ) -> None:
     runtime = await start_runtime(handlers=[much_later, turns])
     damaged = await start_workflow(runtime, [{"id": "a", "handler": "much_later"}])
@@ -83,6 +83,8 @@ async def test_a_damaged_definition_stops_only_its_own_executions(
 
     assert ended.state is WorkflowState.COMPLETED
     assert list(runtime.owner.set_aside) == [damaged]
+    health = await (await (await make_api(runtime)).get("/v1/health")).json()
+    assert health["services"]["orchestrator"] == "healthy (1 executions set aside, the log says why)"
 
 
 async def test_a_handler_that_closes_the_shared_session_harms_nobody_else(

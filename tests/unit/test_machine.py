@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from results import output_data
 
 from workflow_engine.runtime.core import machine
 from workflow_engine.runtime.core.graph import Graph, NodeDefaults, compile_graph
@@ -29,7 +30,6 @@ from workflow_engine.runtime.core.machine import (
     fold,
     hand_back,
     is_current,
-    output_data,
     parked_until,
     record,
     resume,
@@ -885,3 +885,12 @@ def test_large_graphs_fail_and_are_cancelled_without_recursion(edges: Callable[[
         assert run.execution.terminal
         assert set(run.states.values()) <= {FAILED, CANCELLED}
         assert len(run.effects.rows) <= 1
+
+
+def test_a_row_that_the_table_does_not_allow_is_refused() -> None:
+    execution = Execution("e", make_graph({"a": []}), b"{}")
+    row = AttemptRow("e", 1, "a", 1, NodeState.COMPLETED, b"1", None, 1, 2, None)
+    record(execution, row)
+
+    with pytest.raises(IllegalTransition, match="a node cannot go from COMPLETED to COMPLETED"):
+        record(execution, row._replace(sequence=2))

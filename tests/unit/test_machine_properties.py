@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from results import output_data
 
 from workflow_engine.runtime.core import machine
 from workflow_engine.runtime.core.graph import Graph, NodeDefaults, compile_graph
@@ -30,7 +31,6 @@ from workflow_engine.runtime.core.machine import (
     apply_retry_due,
     fold,
     hand_back,
-    output_data,
     parked_until,
     resume,
     start,
