@@ -23,12 +23,12 @@ def run_to_end(main: Coroutine[Any, Any, int]) -> int:
     try:
         code = _run(loop, main)
     except BaseException:
-        _cancel_rest(loop)
+        if not _cancel_rest(loop):
+            _close(loop)
         raise
     left = _cancel_rest(loop)
     if not left:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        _close(loop)
         left = _wait_for_threads()
     if left:
         log.warning("leaving %d tasks or threads behind that do not stop", left)
@@ -51,6 +51,12 @@ def _run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, int]) -> int
             if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 raise
             log.error("a task raised %s: that does not end this process", type(error).__name__)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Close a loop that nothing runs on any more: left open, Python 3.13 complains when it is cleared away."""
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def _cancel_rest(loop: asyncio.AbstractEventLoop) -> int:
