@@ -1,5 +1,6 @@
 """Settings: every environment variable, typed, documented and validated."""
 
+from .checks import check_supported
 from .settings import Settings, SettingsError, load_settings
 
-__all__ = ["Settings", "SettingsError", "load_settings"]
+__all__ = ["Settings", "SettingsError", "check_supported", "load_settings"]

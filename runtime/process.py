@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ..config import Settings
+from ..config import Settings, check_supported
 from ..plugins.discovery import Catalogue, discover
 from . import failpoints
 from .clock import Clock, SystemClock
@@ -45,6 +45,7 @@ class Runtime:
         catalogue: Catalogue | None = None,
         plugins: Iterable[object] = (),
     ) -> None:
+        check_supported(settings)
         failpoints.configure(settings.failpoints)
         self.settings = settings
         self.clock = clock or SystemClock()

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runtime/failpoints.py": CLOCK,
     "runtime/ports.py": CLOCK,
     "sql": frozenset(),
-    "config": frozenset(),
+    "config": CORE,
     "plugins": CORE | {"runtime/ports.py"},
     "handlers": frozenset({"plugins"}),
     "observability": frozenset({"runtime/ports.py", "runtime/errors.py"}),

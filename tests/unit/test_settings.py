@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from workflow_engine.config import Settings, SettingsError, load_settings
-from workflow_engine.config.settings import HANDLER_TIMEOUTS_SECONDS
+from workflow_engine.config.families import FAMILIES, HANDLER_TIMEOUTS
+from workflow_engine.runtime.process import Runtime
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without any of our variables."""
     for name in list(os.environ):
-        if name.lower() in Settings.model_fields or name.upper().startswith("HANDLER_TIMEOUT_"):
+        if name.lower() in Settings.model_fields or name.upper().startswith(("HANDLER_TIMEOUT_", "STALE_TIMEOUT_")):
             monkeypatch.delenv(name)
 
 
@@ -59,8 +60,9 @@ def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str, text:
 
 
 def test_every_setting_is_described_and_has_a_default() -> None:
-    documented = {name: field for name, field in Settings.model_fields.items() if name != "handler_timeouts_seconds"}
-    assert len(documented) >= 18
+    families = {family.field for family in FAMILIES}
+    documented = {name: field for name, field in Settings.model_fields.items() if name not in families}
+    assert len(documented) >= 50
     assert [name for name, field in documented.items() if not field.description] == []
     assert [name for name, field in documented.items() if field.is_required()] == []
 
@@ -126,10 +128,9 @@ def test_arguments_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_HOST", "redis")
-    monkeypatch.setenv("DEBUG", "perhaps")
-    assert load_settings() == load_settings()
-    assert not hasattr(load_settings(), "redis_host")
+    unset = load_settings()
+    monkeypatch.setenv("NUMBER_OF_PROCESSORS", "many")
+    assert load_settings() == unset
 
 
 def test_no_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,20 +178,38 @@ def test_handler_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.handler_timeout_seconds("llm_service") == 5.5
     assert settings.handler_timeout_seconds("my-own.2") == 7
-    assert settings.handler_timeout_seconds("input") == HANDLER_TIMEOUTS_SECONDS["INPUT"]
+    assert settings.handler_timeout_seconds("input") == HANDLER_TIMEOUTS.defaults["INPUT"]
     assert settings.handler_timeout_seconds("call_external_service") == 60
-    assert settings.handler_timeout_seconds("anything") == HANDLER_TIMEOUTS_SECONDS["DEFAULT"]
+    assert settings.handler_timeout_seconds("anything") == HANDLER_TIMEOUTS.defaults["DEFAULT"]
     monkeypatch.setenv("HANDLER_TIMEOUT_DEFAULT", "9")
     assert load_settings().handler_timeout_seconds("anything") == 9
 
 
 def test_settings_made_without_the_loader_have_handler_timeouts_too() -> None:
     settings = Settings()  # type: ignore[call-arg]
-    assert settings.handler_timeout_seconds("anything") == HANDLER_TIMEOUTS_SECONDS["DEFAULT"]
+    assert settings.handler_timeout_seconds("anything") == HANDLER_TIMEOUTS.defaults["DEFAULT"]
 
 
 @pytest.mark.parametrize("text", ["{", '{"INPUT": -5, "MINE": -5}', "5"])
 def test_the_timeouts_come_from_their_own_variables_only(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("HANDLER_TIMEOUTS_SECONDS", text)
     settings = load_settings()
-    assert settings.handler_timeouts_seconds == HANDLER_TIMEOUTS_SECONDS
+    assert settings.handler_timeouts_seconds == HANDLER_TIMEOUTS.defaults
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"backend": "postgres"}, "BACKEND"),
+        ({"backend": "distributed"}, "BACKEND"),
+        ({"runtime_roles": "api"}, "RUNTIME_ROLES"),
+    ],
+)
+def test_what_this_version_does_not_have_stops_the_start(given: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{named}: .*this version has the embedded backend only"):
+        Runtime(load_settings(given))
+
+
+@pytest.mark.parametrize("text", ["all", "api,orchestrator,worker", "worker, api, orchestrator"])
+def test_all_roles_in_any_order_are_all(text: str) -> None:
+    assert load_settings({"runtime_roles": text}).runtime_roles == ("api", "orchestrator", "worker")

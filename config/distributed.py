@@ -1,0 +1,74 @@
+"""The settings of the backends `postgres` and `distributed`, and of several replicas beside each other.
+
+They are read and checked already; the embedded backend uses none of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr
+
+from .kinds import Count, OptionalSecret, Port, PositiveSeconds
+
+
+class RedisSettings(BaseModel):
+    """Redis"""
+
+    redis_host: str = Field("redis", min_length=1, description="Redis hostname")
+    redis_port: Port = Field(6379, description="Redis port")
+    redis_db: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="number of the Redis database")
+    redis_password: OptionalSecret = Field(None, description="Redis password")
+    redis_url: OptionalSecret = Field(
+        None,
+        description="instead of the four above: `redis://[user][:password]@host:port/db`, `rediss://` for TLS",
+    )
+    redis_max_connections: Count = Field(50, description="most connections of one process to Redis")
+    redis_socket_timeout: PositiveSeconds = Field(10.0, description="longest wait for an answer of Redis")
+
+
+class PostgresSettings(BaseModel):
+    """PostgreSQL"""
+
+    postgres_host: str = Field("postgres", min_length=1, description="PostgreSQL hostname")
+    postgres_port: Port = Field(5432, description="PostgreSQL port")
+    postgres_user: str = Field("postgres", min_length=1, description="PostgreSQL user")
+    postgres_password: SecretStr = Field(SecretStr("postgres"), description="PostgreSQL password")
+    postgres_database: str = Field("workflow_engine", min_length=1, description="name of the database")
+    postgres_url: OptionalSecret = Field(
+        None,
+        description="instead of the five above: `postgresql://user:password@host:port/database?sslmode=verify-full`",
+    )
+    postgres_pool_size: Count = Field(10, description="most connections of one process to PostgreSQL")
+
+
+class ReplicaSettings(BaseModel):
+    """Replicas"""
+
+    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        16, description="parts that executions are spread over, each owned by one orchestrator; fixed once stored"
+    )
+    worker_heartbeat_interval: PositiveSeconds = Field(5.0, description="how often workers send heartbeats")
+    worker_heartbeat_timeout: PositiveSeconds = Field(
+        15.0, description="when a worker that sent no heartbeat counts as dead"
+    )
+    worker_stale_claim_interval: PositiveSeconds = Field(
+        30.0, description="how often an orchestrator looks for deliveries that were lost"
+    )
+
+
+class OrchestratorSettings(BaseModel):
+    """Orchestrator"""
+
+    orchestrator_checkpoint_interval: PositiveSeconds = Field(
+        10.0, description="how often what is only informative is persisted"
+    )
+    orchestrator_recovery_timeout: PositiveSeconds = Field(
+        60.0, description="least age of a running execution that nobody has in hand, before it is taken up again"
+    )
+    orchestrator_stale_claim_interval: PositiveSeconds = Field(
+        15.0, description="how often an orchestrator looks for what a dead one has left, at least"
+    )
+    orchestrator_stale_result_timeout: PositiveSeconds = Field(
+        30.0, description="how long an orchestrator that is silent keeps what it owns"
+    )

@@ -1,0 +1,68 @@
+"""The kinds of values that settings have: their bounds, their units, and how a text becomes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from ..runtime.core import limits
+
+Role = Literal["api", "orchestrator", "worker"]
+ROLES: tuple[Role, ...] = ("api", "orchestrator", "worker")
+
+
+class Unit(NamedTuple):
+    """What a number counts, in words; it stands behind the description."""
+
+    name: str
+
+
+class Allowed(NamedTuple):
+    """What a value may be, in words, where its type does not say it."""
+
+    text: str
+
+
+def _empty_is_unset(value: Any) -> Any:
+    """A variable that is set to nothing, as `${NAME:-}` in a compose file leaves it, says nothing."""
+    return None if value == "" else value
+
+
+def _split_roles(value: Any) -> Any:
+    if value == "all":
+        return ROLES
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _in_order(value: tuple[Role, ...]) -> tuple[Role, ...]:
+    if len(set(value)) != len(value) or not value:
+        raise ValueError("each role once, and at least one")
+    return tuple(role for role in ROLES if role in value)
+
+
+def _names_a_file(value: Any) -> Any:
+    if value == "":
+        raise ValueError("an empty text names no file")
+    return value
+
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Unit("seconds")]
+PositiveSeconds = Annotated[float, Field(ge=0.01, le=limits.MAX_TIMEOUT_SECONDS, allow_inf_nan=False), Unit("seconds")]
+DelaySeconds = Annotated[float, Field(ge=0, le=limits.MAX_DELAY_SECONDS, allow_inf_nan=False), Unit("seconds")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+PortOrFree = Annotated[int, Field(ge=0, le=65_535)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Roles = Annotated[
+    tuple[Role, ...],
+    NoDecode,
+    BeforeValidator(_split_roles),
+    AfterValidator(_in_order),
+    Allowed("all, or some of api, orchestrator and worker with commas between them"),
+]
+FilePath = Annotated[Path, BeforeValidator(_names_a_file), Allowed("the path of a file")]
+OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_unset)]
+OptionalBool = Annotated[bool | None, BeforeValidator(_empty_is_unset)]
