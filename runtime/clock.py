@@ -54,3 +54,13 @@ def format_uuid7(now: int, random_bits: int) -> str:
     high = ((now & ((1 << 48) - 1)) << 16) | 0x7000 | ((random_bits >> 62) & 0xFFF)
     digits = f"{high:016x}{low:016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def uuid7_milliseconds(identifier: str) -> int:
+    """When a version 7 UUID was made, in epoch milliseconds."""
+    return int(identifier[:8] + identifier[9:13], 16)
+
+
+def uuid7_floor(milliseconds: int) -> str:
+    """The lowest version 7 UUID made at or after a moment in epoch milliseconds."""
+    return format_uuid7(min(max(milliseconds, 0), (1 << 48) - 1), 0)

@@ -7,39 +7,42 @@ transaction.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from .clock import Clock
-from .core.definition import ConfigCheck, validate_definition
+from .clock import Clock, uuid7_milliseconds
 from .core.graph import Graph
 from .core.input_schema import validate_input
-from .core.json_text import InvalidJson, JsonTooLarge, canonical, encode
-from .core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
+from .core.json_text import InvalidJson, JsonTooLarge, encode
 from .core.machine import Execution, combine_exit_outputs, fold
 from .core.problem import Problem
 from .core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
+from .definitions import Definitions, Recent, off_loop
 from .errors import (
     ExecutionConflict,
     ExecutionNotFound,
-    InvalidDefinition,
     InvalidInput,
     NotAccepting,
     PayloadTooLarge,
 )
 from .failpoints import failpoint
 from .graphs import Graphs
-from .ports import ExecutionRecord, LoadedExecution, NewDefinition, NewExecution, Store, Transport
+from .ports import (
+    DefinitionVersion,
+    ExecutionFilter,
+    ExecutionRecord,
+    ExecutionSummary,
+    IdempotencyClaim,
+    LoadedExecution,
+    NewExecution,
+    Store,
+    Transport,
+)
 
 EMBEDDED_PARTITION = 0
-MAX_REMEMBERED = 50_000
 REREAD_SECONDS = 1.0
-LARGE_BYTES = 64 * 1024
-
-Result = TypeVar("Result")
+CANCEL_BATCH = 200
 
 
 class Submitted(NamedTuple):
@@ -72,23 +75,17 @@ class ExecutionResults(NamedTuple):
     error: Mapping[str, Any] | None
 
 
-class _Recent:
-    """The last few thousand facts that never change, such as which definition an execution is of."""
+class CancelledMany(NamedTuple):
+    """What came of cancelling by filter: PENDING ones that are CANCELLED, RUNNING ones that were asked to
+    stop, and whether there are more that meet the filter."""
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, str] = OrderedDict()
-
-    def get(self, key: str) -> str | None:
-        return self._known.get(key)
-
-    def put(self, key: str, value: str) -> None:
-        self._known[key] = value
-        if len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+    cancelled: int
+    requested: int
+    more: bool
 
 
 class Engine:
-    """Submit, trigger, cancel, look. Safe to call concurrently from one event loop."""
+    """Submit, trigger, start, cancel, look. Safe to call concurrently from one event loop."""
 
     def __init__(
         self,
@@ -96,79 +93,128 @@ class Engine:
         store: Store,
         transport: Transport,
         graphs: Graphs,
-        config_checks: Mapping[str, ConfigCheck],
+        definitions: Definitions,
         clock: Clock,
         live: Callable[[str], Execution | None],
+        max_input_bytes: int,
     ) -> None:
+        self.definitions = definitions
         self._store = store
         self._transport = transport
         self._graphs = graphs
-        self._config_checks = config_checks
         self._clock = clock
         self._live = live
-        self._definition_of_digest = _Recent()
-        self._definition_of_execution = _Recent()
+        self._max_input_bytes = max_input_bytes
+        self._definition_of_execution = Recent()
         self._accepting = True
+
+    @property
+    def accepting(self) -> bool:
+        """Whether writes are taken: from the start on, until a shutdown begins."""
+        return self._accepting
 
     def stop_accepting(self) -> None:
         """From now on writes raise `NotAccepting`; reads go on."""
         self._accepting = False
 
-    async def submit(self, document: Any) -> Submitted:
+    async def submit(self, document: Any, claim: IdempotencyClaim | None = None) -> Submitted:
         """Store a definition (unless its name has the very same one) and a PENDING execution of it.
 
         `document` is the decoded JSON of a `WorkflowDefinition`. Raises `InvalidDefinition` with every
-        problem, `PayloadTooLarge`, `StoreUnavailable`.
+        problem, `PayloadTooLarge`, `IdempotencyConflict`, `StoreUnavailable`.
         """
         self._check_accepting()
-        digest, body = self._digest(document)
-        definition_id = self._definition_of_digest.get(digest)
-        definition: NewDefinition | str
-        if definition_id is not None:
-            definition = definition_id
-        else:
-            problems = await self._off_loop(body, lambda: validate_definition(document, self._config_checks))
-            if problems:
-                raise InvalidDefinition(problems)
-            definition = NewDefinition(self._clock.new_id(), document["name"], digest, body)
+        checked = await self.definitions.check(document)
         failpoint("engine.submit.validated")
-        execution = NewExecution(self._clock.new_id(), EMBEDDED_PARTITION, None, self._clock.now())
-        execution_id, stored_id = await self._store.create_execution(definition, execution)
+        execution_id, stored_id = await self._store.create_execution(checked.reference, self._new(None), claim)
         failpoint("engine.submit.stored")
-        if definition_id is None:
-            graph = await self._off_loop(body, lambda: self._graphs.compile(document))
-            self._graphs.keep(stored_id, graph, len(body))
-            self._definition_of_digest.put(digest, stored_id)
+        await self.definitions.keep(checked, stored_id)
         self._definition_of_execution.put(execution_id, stored_id)
         return Submitted(stored_id, execution_id)
 
-    async def trigger(self, execution_id: str, parameters: Any = None) -> str:
+    async def define(self, document: Any) -> DefinitionVersion:
+        """Store a definition without an execution, as `Definitions.define` does."""
+        self._check_accepting()
+        return await self.definitions.define(document)
+
+    async def trigger(self, execution_id: str, parameters: Any = None, claim: IdempotencyClaim | None = None) -> str:
         """Start a PENDING execution, or a new one of the same definition when this one has ended.
 
         Returns the id of the execution that was started. Raises `ExecutionNotFound`,
-        `ExecutionConflict` when it is running, `InvalidInput`, `PayloadTooLarge`, `StoreUnavailable`.
+        `ExecutionConflict` when it is running, `InvalidInput`, `PayloadTooLarge`, `IdempotencyConflict`,
+        `StoreUnavailable`.
         """
         self._check_accepting()
         definition_id = await self._definition_id(execution_id)
         graph = await self._graphs.get(definition_id)
-        input_text = await self._check_input(graph, {} if parameters is None else parameters)
+        input_text = await self._check_input(graph, parameters)
         failpoint("engine.trigger.validated")
-        now = self._clock.now()
-        if await self._store.trigger(execution_id, input_text, now):
-            failpoint("engine.trigger.stored")
-            self._transport.wake(execution_id)
-            return execution_id
-        record = await self._read(execution_id)
-        if record.state not in TERMINAL_WORKFLOW_STATES:
-            raise ExecutionConflict(
-                f"execution {execution_id} is {record.state}; it can be triggered when it has ended"
-            )
-        again = NewExecution(self._clock.new_id(), EMBEDDED_PARTITION, input_text, now)
-        new_id, _ = await self._store.create_execution(definition_id, again)
+        started = await self._store.trigger(execution_id, input_text, self._clock.now(), claim)
+        if started is None:
+            record = await self._read(execution_id)
+            if record.state not in TERMINAL_WORKFLOW_STATES:
+                raise ExecutionConflict(
+                    f"execution {execution_id} is {record.state}; it can be triggered when it has ended"
+                )
+            started, _ = await self._store.create_execution(definition_id, self._new(input_text), claim)
         failpoint("engine.trigger.stored")
-        self._definition_of_execution.put(new_id, definition_id)
-        self._transport.wake(new_id)
-        return new_id
+        self._definition_of_execution.put(started, definition_id)
+        self._transport.wake(started)
+        return started
+
+    async def start(
+        self,
+        name: str,
+        parameters: Any = None,
+        *,
+        version: int | None = None,
+        claim: IdempotencyClaim | None = None,
+    ) -> Submitted:
+        """Create and start an execution of a stored definition, the latest of its name unless `version` is given.
+
+        Raises `DefinitionNotFound`, `InvalidInput`, `PayloadTooLarge`, `IdempotencyConflict`, `StoreUnavailable`.
+        """
+        self._check_accepting()
+        found = await self.definitions.find(name, version)
+        graph = await self._graphs.get(found.definition_id)
+        input_text = await self._check_input(graph, parameters)
+        failpoint("engine.start.validated")
+        execution_id, definition_id = await self._store.create_execution(
+            found.definition_id, self._new(input_text), claim
+        )
+        failpoint("engine.start.stored")
+        self._definition_of_execution.put(execution_id, definition_id)
+        self._transport.wake(execution_id)
+        return Submitted(definition_id, execution_id)
+
+    async def list_executions(
+        self, wanted: ExecutionFilter, *, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        """The newest `limit` executions that are meant, behind the one with the id `before`, newest first."""
+        return await self._store.list_executions(wanted, before, limit)
+
+    async def cancel_many(self, wanted: ExecutionFilter, limit: int) -> CancelledMany:
+        """Cancel at most `limit` of the PENDING and RUNNING executions that are meant, newest first.
+
+        May be repeated until there are no more: a RUNNING one counts until it has ended.
+        """
+        self._check_accepting()
+        alive = frozenset(WorkflowState) - TERMINAL_WORKFLOW_STATES
+        states = (wanted.states & alive) if wanted.states else alive
+        cancelled = requested = 0
+        before: str | None = None
+        while states and cancelled + requested < limit:
+            count = min(CANCEL_BATCH, limit - cancelled - requested)
+            page = await self._store.list_executions(wanted._replace(states=states), before, count)
+            # Asked for in one breath: they share a transaction.
+            done = await asyncio.gather(*(self._cancel(each.execution_id, each.state) for each in page))
+            cancelled += done.count(WorkflowState.CANCELLED)
+            requested += done.count(WorkflowState.RUNNING)
+            if len(page) < count:
+                return CancelledMany(cancelled, requested, False)
+            before = page[-1].execution_id
+        more = await self._store.list_executions(wanted._replace(states=states), before, 1) if states else ()
+        return CancelledMany(cancelled, requested, bool(more))
 
     async def cancel(self, execution_id: str) -> WorkflowState:
         """Ask for an execution to be cancelled; returns its state: CANCELLED at once when it was PENDING.
@@ -177,12 +223,16 @@ class Engine:
         """
         self._check_accepting()
         record = await self._read(execution_id)
-        now = self._clock.now()
-        if record.state is WorkflowState.PENDING and await self._store.cancel_pending(execution_id, now):
-            self._transport.publish((execution_id,), ended=(execution_id,))
-            return WorkflowState.CANCELLED
         if record.state in TERMINAL_WORKFLOW_STATES:
             raise ExecutionConflict(f"execution {execution_id} is {record.state} already")
+        return await self._cancel(execution_id, record.state)
+
+    async def _cancel(self, execution_id: str, state: WorkflowState) -> WorkflowState:
+        """Cancel an execution that was seen in `state`; it may have gone on since, which the owner finds out."""
+        now = self._clock.now()
+        if state is WorkflowState.PENDING and await self._store.cancel_pending(execution_id, now):
+            self._transport.publish((execution_id,), ended=(execution_id,))
+            return WorkflowState.CANCELLED
         await self._store.add_cancel(execution_id, now)
         failpoint("engine.cancel.stored")
         self._transport.wake(execution_id)
@@ -231,34 +281,25 @@ class Engine:
                     return record
                 await follower.ended(min(left, REREAD_SECONDS))
 
-    @staticmethod
-    async def _off_loop(text: bytes, work: Callable[[], Result]) -> Result:
-        """Do what takes time in proportion to a text: for a large one in a thread, so that others go on."""
-        if len(text) <= LARGE_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(None, work)
-
-    def _digest(self, document: Any) -> tuple[str, bytes]:
-        try:
-            body = canonical(document)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidDefinition([Problem("$", f"is not JSON: {error}")]) from None
-        if len(body) > MAX_DEFINITION_BYTES:
-            raise PayloadTooLarge(f"the definition has {len(body)} bytes; at most {MAX_DEFINITION_BYTES} are allowed")
-        return hashlib.sha256(body).hexdigest(), body
+    def _new(self, input_text: bytes | None) -> NewExecution:
+        """A new execution: created when its identifier says, RUNNING when it has inputs."""
+        execution_id = self._clock.new_id()
+        return NewExecution(execution_id, EMBEDDED_PARTITION, input_text, uuid7_milliseconds(execution_id))
 
     async def _check_input(self, graph: Graph, parameters: Any) -> bytes:
+        if parameters is None:
+            parameters = {}
         if not isinstance(parameters, dict):
             raise InvalidInput([Problem("input_params", "must be an object")])
         try:
-            text = encode(parameters, MAX_INPUT_BYTES)
+            text = encode(parameters, self._max_input_bytes)
         except JsonTooLarge as error:
             raise PayloadTooLarge(f"input_params: {error}") from None
         except InvalidJson as error:
             raise InvalidInput([Problem("input_params", str(error))]) from None
         if graph.input_schema is not None:
             schema = graph.input_schema
-            problems = await self._off_loop(text, lambda: validate_input(schema, parameters, "input_params"))
+            problems = await off_loop(len(text), lambda: validate_input(schema, parameters, "input_params"))
             if problems:
                 raise InvalidInput(problems)
         return text

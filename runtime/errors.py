@@ -59,10 +59,29 @@ class ExecutionNotFound(CallerError):
         super().__init__(f"there is no execution with the id {execution_id[:100]!r}")
 
 
+class DefinitionNotFound(CallerError):
+    """There is no such definition"""
+
+    code: ClassVar[str] = "definition-not-found"
+
+    def __init__(self, name: str, version: int | None = None) -> None:
+        wanted = f"version {version} of the definition" if version is not None else "definition with the name"
+        super().__init__(f"there is no {wanted} {name[:100]!r}")
+
+
 class ExecutionConflict(CallerError):
     """The execution's state does not allow this"""
 
     code: ClassVar[str] = "execution-conflict"
+
+
+class IdempotencyConflict(CallerError):
+    """The idempotency key was used for another request"""
+
+    code: ClassVar[str] = "idempotency-conflict"
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key came with another request before; use a new key for a new request")
 
 
 class BackendError(EngineError):
@@ -81,6 +100,12 @@ class StoreOutcomeUnknown(BackendError):
     """The store did not say whether it has taken this"""
 
     code: ClassVar[str] = "store-outcome-unknown"
+
+
+class Overloaded(BackendError):
+    """The engine has as much in hand as it takes at a time"""
+
+    code: ClassVar[str] = "overloaded"
 
 
 class NotAccepting(BackendError):

@@ -43,6 +43,19 @@ class NewExecution(NamedTuple):
     created_at: int
 
 
+class IdempotencyClaim(NamedTuple):
+    """One request under one key. `key` is who sent it, the operation and the sender's key, as one text.
+
+    `fingerprint` is the SHA-256 of what was asked; `created_at` in epoch milliseconds. The first write that
+    carries a key has its answer stored with it, in the same transaction. A later one with the same fingerprint
+    changes nothing and gets that answer; one with another fingerprint raises `IdempotencyConflict`.
+    """
+
+    key: str
+    fingerprint: str
+    created_at: int
+
+
 class ExecutionRecord(NamedTuple):
     """A stored execution. Times in epoch milliseconds; `error` is JSON text; `input_text` is None while PENDING."""
 
@@ -56,6 +69,54 @@ class ExecutionRecord(NamedTuple):
     started_at: int | None
     completed_at: int | None
     parked_until: int | None
+
+
+class ExecutionFilter(NamedTuple):
+    """Which executions are meant: those that meet every condition. Times in epoch milliseconds.
+
+    `states`: empty means all. `name`: of the definition, exactly. From `created_from` on, before `created_before`.
+    """
+
+    states: frozenset[WorkflowState] = frozenset()
+    name: str | None = None
+    created_from: int | None = None
+    created_before: int | None = None
+
+
+class ExecutionSummary(NamedTuple):
+    """An execution as a list shows it. Times in epoch milliseconds; `error` is JSON text."""
+
+    execution_id: str
+    definition_id: str
+    name: str
+    version: int
+    state: WorkflowState
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    error: str | None
+
+
+class DefinitionVersion(NamedTuple):
+    """A stored definition without its body. `created_at` in epoch milliseconds."""
+
+    definition_id: str
+    name: str
+    version: int
+    digest: str
+    created_at: int
+
+
+class KeyRecord(NamedTuple):
+    """An API key: `digest` is the SHA-256 of its text, which is never stored. Times in epoch milliseconds."""
+
+    key_id: str
+    name: str
+    digest: str
+    scopes: tuple[str, ...]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
 
 
 class CommandRecord(NamedTuple):
@@ -110,31 +171,75 @@ class StoreHealth(NamedTuple):
     detail: str
 
 
-class Store(Protocol):
-    """The truth. Every write is one atomic step. It is durable when its call returns, has not happened
-    when it raises `StoreUnavailable` or `PartitionLost`, and after anything else that is unknown."""
+class DefinitionStore(Protocol):
+    """Definitions: immutable, versioned by name, never deleted."""
 
-    async def open(self) -> None:
-        """Make ready: migrate, lock. Raises `StoreUnusable` saying what is wrong and how to mend it."""
+    async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
+        """Store a definition unless it exists; returns the stored one.
 
-    async def close(self) -> None:
-        """Release everything. Safe to call twice, and without `open`."""
-
-    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
-        """Store an execution, and its definition unless that exists: returns (execution id, definition id).
-
-        `definition` is a definition's id when it is known to be stored. The same name and digest reuse
-        the stored definition; the same name with another digest makes the name's next version.
+        The same name and digest are the same definition; the same name with another digest makes the
+        name's next version.
         """
 
-    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
-        """PENDING becomes RUNNING with these inputs; False when it was not PENDING (any more)."""
+    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
+        """One definition."""
+
+    async def find_definition(self, name: str, version: int | None = None) -> DefinitionVersion | None:
+        """A version of a name; the latest without `version`."""
+
+    async def list_definitions(self, after: str | None, limit: int) -> Sequence[DefinitionVersion]:
+        """The latest version of each name, ordered by name, from the first name behind `after` on."""
+
+    async def list_versions(self, name: str, below: int | None, limit: int) -> Sequence[DefinitionVersion]:
+        """The versions of a name below `below`, newest first."""
+
+
+class ExecutionStore(Protocol):
+    """Executions as those see them who start, follow and cancel them."""
+
+    async def create_execution(
+        self, definition: NewDefinition | str, execution: NewExecution, claim: IdempotencyClaim | None = None
+    ) -> tuple[str, str]:
+        """Store an execution, and its definition unless that exists: returns (execution id, definition id).
+
+        `definition` is a definition's id when it is known to be stored; else as in `define`. When `claim`
+        was made before, nothing is stored, and the ids are those of then. Raises `IdempotencyConflict`.
+        """
+
+    async def trigger(
+        self, execution_id: str, input_text: bytes, started_at: int, claim: IdempotencyClaim | None = None
+    ) -> str | None:
+        """PENDING becomes RUNNING with these inputs; returns its id. None when it was not PENDING (any more).
+
+        When `claim` was made before, nothing changes, and the id is that of then. Raises `IdempotencyConflict`.
+        """
 
     async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
         """PENDING becomes CANCELLED; False when it was not PENDING (any more)."""
 
     async def add_cancel(self, execution_id: str, created_at: int) -> None:
         """Store a cancel for the execution's owner to consume."""
+
+    async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
+        """One execution with everything of it but outputs, as of one moment."""
+
+    async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
+        """One execution's row."""
+
+    async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
+        """The outputs of completed nodes, in the order asked for."""
+
+    async def list_executions(
+        self, wanted: ExecutionFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        """The newest `limit` executions that are meant, behind the one with the id `before`, newest first.
+
+        Identifiers of executions are version 7 UUIDs of `created_at`: their order is the order of creation.
+        """
+
+
+class OwnerStore(Protocol):
+    """What the owner of a partition asks for."""
 
     async def partition_version(self, partition: int) -> int:
         """The partition's version; 0 when nobody has ever owned it."""
@@ -161,17 +266,46 @@ class Store(Protocol):
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         """The unconsumed cancels of these executions, in the order they were stored."""
 
-    async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
-        """One execution with everything of it but outputs, as of one moment."""
 
-    async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
-        """One execution's row."""
+class KeyStore(Protocol):
+    """API keys."""
 
-    async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
-        """The outputs of completed nodes, in the order asked for."""
+    async def add_key(self, record: KeyRecord) -> None:
+        """Store a key."""
 
-    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
-        """One definition."""
+    async def list_keys(self) -> Sequence[KeyRecord]:
+        """Every key, oldest first, expired and revoked ones too."""
+
+    async def find_key(self, digest: str) -> KeyRecord | None:
+        """The key whose text has this digest, expired or revoked as it may be."""
+
+    async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
+        """Revoke a key; False when there is no such key, or it was revoked before."""
+
+
+class RetentionStore(Protocol):
+    """What makes room. Both verbs may be repeated, by any process at any time."""
+
+    async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
+        """Delete at most `limit` executions that ended before then (epoch milliseconds), with everything of them.
+
+        Returns how many were deleted: fewer than `limit` when none is left.
+        """
+
+    async def delete_claims(self, created_before: int, limit: int) -> int:
+        """Delete at most `limit` idempotency claims that were made before then; returns how many were deleted."""
+
+
+class Store(DefinitionStore, ExecutionStore, OwnerStore, KeyStore, RetentionStore, Protocol):
+    """The truth. Every write is one atomic step. It is durable when its call returns, has not happened
+    when it raises `StoreUnavailable`, `PartitionLost` or `IdempotencyConflict`, and after anything else
+    that is unknown."""
+
+    async def open(self) -> None:
+        """Make ready: migrate, lock. Raises `StoreUnusable` saying what is wrong and how to mend it."""
+
+    async def close(self) -> None:
+        """Release everything. Safe to call twice, and without `open`."""
 
     async def health(self) -> StoreHealth:
         """Whether the store answers. Never raises."""

@@ -17,7 +17,9 @@ from ..plugins.discovery import Catalogue, discover
 from . import failpoints
 from .clock import Clock, SystemClock
 from .core.graph import NodeDefaults
+from .core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
 from .core.retry import RetryPolicy
+from .definitions import Definitions
 from .engine import EMBEDDED_PARTITION, Engine
 from .graphs import Graphs
 from .orchestrator.owner import Owner
@@ -75,9 +77,16 @@ class Runtime:
             store=self.store,
             transport=self.transport,
             graphs=graphs,
-            config_checks=self.catalogue.config_checks,
+            definitions=Definitions(
+                store=self.store,
+                graphs=graphs,
+                config_checks=self.catalogue.config_checks,
+                clock=self.clock,
+                max_bytes=MAX_DEFINITION_BYTES,
+            ),
             clock=self.clock,
             live=self.owner.live,
+            max_input_bytes=MAX_INPUT_BYTES,
         )
         self._owning: asyncio.Task[None] | None = None
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ..core.machine import AttemptRow
-from ..core.state import NodeState, WorkflowState
-from ..errors import PartitionLost
+from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
+from ..errors import IdempotencyConflict, PartitionLost
 from ..ports import (
     CommandRecord,
     CommitBatch,
     DefinitionRecord,
+    DefinitionVersion,
+    ExecutionFilter,
     ExecutionRecord,
+    ExecutionSummary,
+    IdempotencyClaim,
+    KeyRecord,
     LoadedExecution,
     NewDefinition,
     NewExecution,
@@ -29,6 +34,8 @@ class MemoryStore:
         self.attempts: dict[str, dict[tuple[str, int], AttemptRow]] = {}
         self.commands: dict[int, CommandRecord] = {}
         self.versions: dict[int, int] = {}
+        self.claims: dict[str, tuple[IdempotencyClaim, str, str]] = {}
+        self.keys: dict[str, KeyRecord] = {}
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -36,7 +43,15 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to release: the tables stay, as a file would."""
 
-    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
+    async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
+        return _version(self.definitions[self._ensure_definition(definition, created_at)])
+
+    async def create_execution(
+        self, definition: NewDefinition | str, execution: NewExecution, claim: IdempotencyClaim | None = None
+    ) -> tuple[str, str]:
+        answered = self._answered(claim)
+        if answered is not None:
+            return answered
         if execution.execution_id in self.executions:
             raise AssertionError(f"a second execution {execution.execution_id}")
         if isinstance(definition, str):
@@ -56,16 +71,23 @@ class MemoryStore:
             None,
             None,
         )
+        self._keep(claim, execution.execution_id, definition_id)
         return execution.execution_id, definition_id
 
-    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
+    async def trigger(
+        self, execution_id: str, input_text: bytes, started_at: int, claim: IdempotencyClaim | None = None
+    ) -> str | None:
+        answered = self._answered(claim)
+        if answered is not None:
+            return answered[0]
         record = self.executions.get(execution_id)
         if record is None or record.state is not WorkflowState.PENDING:
-            return False
+            return None
         self.executions[execution_id] = record._replace(
             state=WorkflowState.RUNNING, input_text=input_text, started_at=started_at
         )
-        return True
+        self._keep(claim, execution_id, record.definition_id)
+        return execution_id
 
     async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
         record = self.executions.get(execution_id)
@@ -75,7 +97,7 @@ class MemoryStore:
         return True
 
     async def add_cancel(self, execution_id: str, created_at: int) -> None:
-        command_id = len(self.commands) + 1
+        command_id = max(self.commands, default=0) + 1
         self.commands[command_id] = CommandRecord(command_id, execution_id, created_at, False, None)
 
     async def partition_version(self, partition: int) -> int:
@@ -168,8 +190,105 @@ class MemoryStore:
     async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
         return self.definitions.get(definition_id)
 
+    async def find_definition(self, name: str, version: int | None = None) -> DefinitionVersion | None:
+        versions = await self.list_versions(name, None, len(self.definitions))
+        return next((each for each in versions if version is None or each.version == version), None)
+
+    async def list_definitions(self, after: str | None, limit: int) -> Sequence[DefinitionVersion]:
+        latest: dict[str, DefinitionRecord] = {}
+        for record in sorted(self.definitions.values(), key=lambda record: record.version):
+            if after is None or record.name > after:
+                latest[record.name] = record
+        return [_version(latest[name]) for name in sorted(latest)][:limit]
+
+    async def list_versions(self, name: str, below: int | None, limit: int) -> Sequence[DefinitionVersion]:
+        found = [
+            _version(record)
+            for record in self.definitions.values()
+            if record.name == name and (below is None or record.version < below)
+        ]
+        return sorted(found, key=lambda found: -found.version)[:limit]
+
+    async def list_executions(
+        self, wanted: ExecutionFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        found = [
+            self._summary(record)
+            for record in self.executions.values()
+            if (not wanted.states or record.state in wanted.states)
+            and (before is None or record.execution_id < before)
+            and (wanted.created_from is None or record.created_at >= wanted.created_from)
+            and (wanted.created_before is None or record.created_at < wanted.created_before)
+        ]
+        found = [summary for summary in found if wanted.name is None or summary.name == wanted.name]
+        return sorted(found, key=lambda summary: summary.execution_id, reverse=True)[:limit]
+
+    async def add_key(self, record: KeyRecord) -> None:
+        self.keys[record.key_id] = record
+
+    async def list_keys(self) -> Sequence[KeyRecord]:
+        return sorted(self.keys.values(), key=lambda record: (record.created_at, record.key_id))
+
+    async def find_key(self, digest: str) -> KeyRecord | None:
+        return next((record for record in self.keys.values() if record.digest == digest), None)
+
+    async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
+        record = self.keys.get(key_id)
+        if record is None or record.revoked_at is not None:
+            return False
+        self.keys[key_id] = record._replace(revoked_at=revoked_at)
+        return True
+
+    async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
+        ended = [
+            record.execution_id
+            for record in self.executions.values()
+            if record.state in TERMINAL_WORKFLOW_STATES
+            and record.completed_at is not None
+            and record.completed_at < ended_before
+        ][:limit]
+        for execution_id in ended:
+            del self.executions[execution_id]
+            self.attempts.pop(execution_id, None)
+        gone = set(ended)
+        self.commands = {key: each for key, each in self.commands.items() if each.execution_id not in gone}
+        return len(ended)
+
+    async def delete_claims(self, created_before: int, limit: int) -> int:
+        old = [key for key, (claim, _, _) in self.claims.items() if claim.created_at < created_before][:limit]
+        for key in old:
+            del self.claims[key]
+        return len(old)
+
     async def health(self) -> StoreHealth:
         return StoreHealth(True, "in memory")
+
+    def _answered(self, claim: IdempotencyClaim | None) -> tuple[str, str] | None:
+        """What was answered to a claim that was made before."""
+        made = None if claim is None else self.claims.get(claim.key)
+        if claim is None or made is None:
+            return None
+        if made[0].fingerprint != claim.fingerprint:
+            raise IdempotencyConflict
+        return made[1:]
+
+    def _keep(self, claim: IdempotencyClaim | None, execution_id: str, definition_id: str) -> None:
+        if claim is not None:
+            self.claims[claim.key] = (claim, execution_id, definition_id)
+
+    def _summary(self, record: ExecutionRecord) -> ExecutionSummary:
+        definition = self.definitions.get(record.definition_id)
+        return ExecutionSummary(
+            record.execution_id,
+            record.definition_id,
+            definition.name if definition else "",
+            definition.version if definition else 0,
+            record.state,
+            record.created_at,
+            record.started_at,
+            record.completed_at,
+            record.error,
+        )
 
     def _ensure_definition(self, definition: NewDefinition, created_at: int) -> str:
         same_name = [record for record in self.definitions.values() if record.name == definition.name]
@@ -193,3 +312,7 @@ class MemoryStore:
             sorted(self.attempts.get(execution_id, {}).values(), key=lambda row: row.sequence),
             [command for command in self.commands.values() if command.execution_id == execution_id],
         )
+
+
+def _version(record: DefinitionRecord) -> DefinitionVersion:
+    return DefinitionVersion(record.definition_id, record.name, record.version, record.digest, record.created_at)

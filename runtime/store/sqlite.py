@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,15 +18,19 @@ from urllib.parse import quote
 import aiosqlite
 
 from ...sql import load_queries
-from ..clock import Clock
-from ..core.machine import AttemptRow
-from ..core.state import NodeState, WorkflowState
+from ..clock import Clock, uuid7_floor
+from ..core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..ports import (
     CommandRecord,
     CommitBatch,
     DefinitionRecord,
+    DefinitionVersion,
+    ExecutionFilter,
     ExecutionRecord,
+    ExecutionSummary,
+    IdempotencyClaim,
+    KeyRecord,
     LoadedExecution,
     NewDefinition,
     NewExecution,
@@ -35,9 +39,14 @@ from ..ports import (
 )
 from .file_lock import FileLock
 from .migrations import migrate
+from .sqlite_rows import assemble_loaded, command_record, execution_record, execution_summary, json_array, key_record
 from .sqlite_writer import CreateExecution, Run, SqliteWriter, Trigger
 
 OLDEST_SQLITE = (3, 37, 0)
+_LAST_ID = "~"
+"""Behind every identifier."""
+_MOST = 2**62
+"""More than every version."""
 
 
 class SqliteStore:
@@ -84,12 +93,21 @@ class SqliteStore:
             await self._writer.close()
             self._lock.release()
 
-    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
-        definition_id = await self._writer.write(CreateExecution(definition, execution))
-        return execution.execution_id, definition_id
+    async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
+        writer = self._writer
+        row = await writer.write(Run(lambda connection: writer.define(connection, definition, created_at)))
+        return DefinitionVersion(*row)
 
-    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
-        triggered: bool = await self._writer.write(Trigger(execution_id, input_text, started_at))
+    async def create_execution(
+        self, definition: NewDefinition | str, execution: NewExecution, claim: IdempotencyClaim | None = None
+    ) -> tuple[str, str]:
+        created: tuple[str, str] = await self._writer.write(CreateExecution(definition, execution, claim))
+        return created
+
+    async def trigger(
+        self, execution_id: str, input_text: bytes, started_at: int, claim: IdempotencyClaim | None = None
+    ) -> str | None:
+        triggered: str | None = await self._writer.write(Trigger(execution_id, input_text, started_at, claim))
         return triggered
 
     async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
@@ -129,8 +147,8 @@ class SqliteStore:
         return await self._load(self._owner_reader, execution_ids, True)
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
-        found = await self._fetch(self._owner_reader, "read_cancels", {"execution_ids": _json_array(execution_ids)})
-        return [_command_record(row) for row in found]
+        found = await self._fetch(self._owner_reader, "read_cancels", {"execution_ids": json_array(execution_ids)})
+        return [command_record(row) for row in found]
 
     async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
         found = await self._load(self._reader, (execution_id,), False)
@@ -138,16 +156,93 @@ class SqliteStore:
 
     async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
         found = await self._fetch(self._reader, "read_execution", (execution_id,))
-        return _execution_record(next(iter(found))) if found else None
+        return execution_record(next(iter(found))) if found else None
 
     async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
-        values = {"execution_id": execution_id, "node_ids": _json_array(node_ids)}
+        values = {"execution_id": execution_id, "node_ids": json_array(node_ids)}
         found = {row[0]: row[1] for row in await self._fetch(self._reader, "read_outputs", values)}
         return [(node_id, found[node_id]) for node_id in node_ids if node_id in found]
 
     async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
         found = await self._fetch(self._reader, "read_definition", (definition_id,))
         return DefinitionRecord(*found[0]) if found else None
+
+    async def find_definition(self, name: str, version: int | None = None) -> DefinitionVersion | None:
+        if version is None:
+            found = await self._fetch(self._reader, "find_latest", (name,))
+        else:
+            found = await self._fetch(self._reader, "find_version", (name, version))
+        return DefinitionVersion(*found[0]) if found else None
+
+    async def list_definitions(self, after: str | None, limit: int) -> Sequence[DefinitionVersion]:
+        values = {"after": "" if after is None else after, "limit": limit}
+        return [DefinitionVersion(*row) for row in await self._fetch(self._reader, "list_definitions", values)]
+
+    async def list_versions(self, name: str, below: int | None, limit: int) -> Sequence[DefinitionVersion]:
+        values = {"name": name, "below": _MOST if below is None else below, "limit": limit}
+        return [DefinitionVersion(*row) for row in await self._fetch(self._reader, "list_versions", values)]
+
+    async def list_executions(
+        self, wanted: ExecutionFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        highest = _LAST_ID if wanted.created_before is None else uuid7_floor(wanted.created_before)
+        values: dict[str, Any] = {
+            "lowest": "" if wanted.created_from is None else uuid7_floor(wanted.created_from),
+            "before": highest if before is None else min(before, highest),
+            "limit": limit,
+        }
+        if wanted.name is None and not wanted.states:
+            found = await self._fetch(self._reader, "list_executions", values)
+            return [execution_summary(row) for row in found]
+        values["states"] = json_array(sorted(wanted.states or WorkflowState))
+        if wanted.name is None:
+            found = await self._fetch(self._reader, "list_executions_by_state", values)
+        else:
+            found = await self._fetch(self._reader, "list_executions_by_name", {**values, "name": wanted.name})
+        return [execution_summary(row) for row in found]
+
+    async def add_key(self, record: KeyRecord) -> None:
+        query = self._queries["add_key"]
+        values = (*record[:3], json.dumps(record.scopes), *record[4:])
+        await self._writer.write(Run(lambda connection: connection.execute(query, values).rowcount))
+
+    async def list_keys(self) -> Sequence[KeyRecord]:
+        return [key_record(row) for row in await self._fetch(self._reader, "list_keys", ())]
+
+    async def find_key(self, digest: str) -> KeyRecord | None:
+        found = await self._fetch(self._reader, "find_key", (digest,))
+        return key_record(found[0]) if found else None
+
+    async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
+        query = self._queries["revoke_key"]
+        count: int = await self._writer.write(
+            Run(lambda connection: connection.execute(query, (revoked_at, key_id)).rowcount)
+        )
+        return count == 1
+
+    async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
+        values = {
+            "states": json_array(sorted(TERMINAL_WORKFLOW_STATES)),
+            "before": uuid7_floor(ended_before),
+            "ended_before": ended_before,
+            "limit": limit,
+        }
+
+        def delete(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(self._queries["delete_ended_executions"], values).fetchall()
+            deleted = {"execution_ids": json_array(row[0] for row in rows)}
+            connection.execute(self._queries["delete_attempts"], deleted)
+            connection.execute(self._queries["delete_commands"], deleted)
+            return len(rows)
+
+        count: int = await self._writer.write(Run(delete))
+        return count
+
+    async def delete_claims(self, created_before: int, limit: int) -> int:
+        query = self._queries["delete_claims"]
+        values = {"created_before": created_before, "limit": limit}
+        count: int = await self._writer.write(Run(lambda connection: connection.execute(query, values).rowcount))
+        return count
 
     async def health(self) -> StoreHealth:
         try:
@@ -190,43 +285,8 @@ class SqliteStore:
     async def _load(
         self, reader: aiosqlite.Connection | None, execution_ids: Collection[str], with_outputs: bool
     ) -> Sequence[LoadedExecution]:
-        values = {"execution_ids": _json_array(execution_ids), "with_outputs": with_outputs}
+        values = {"execution_ids": json_array(execution_ids), "with_outputs": with_outputs}
         return assemble_loaded(await self._fetch(reader, "load_executions", values))
-
-
-def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
-    """Sort the rows of `load_executions` into executions, attempts by sequence, commands by id."""
-    records: list[ExecutionRecord] = []
-    attempts: dict[str, list[AttemptRow]] = {}
-    commands: dict[str, list[CommandRecord]] = {}
-    for kind, *row in rows:
-        if kind == 0:
-            records.append(_execution_record(row))
-        elif kind == 1:
-            attempts.setdefault(row[0], []).append(AttemptRow._make([*row[:4], NodeState(row[4]), *row[5:]]))
-        else:
-            commands.setdefault(row[1], []).append(_command_record(row))
-    return [
-        LoadedExecution(
-            record,
-            sorted(attempts.get(record.execution_id, ()), key=lambda attempt: attempt.sequence),
-            sorted(commands.get(record.execution_id, ())),
-        )
-        for record in records
-    ]
-
-
-def _json_array(ids: Iterable[str]) -> str:
-    """For `json_each`, which cuts a text at a NUL and would then find what nobody asked for."""
-    return json.dumps([each for each in ids if "\0" not in each])
-
-
-def _execution_record(row: Sequence[Any]) -> ExecutionRecord:
-    return ExecutionRecord._make([*row[:3], WorkflowState(row[3]), *row[4:]])
-
-
-def _command_record(row: Sequence[Any]) -> CommandRecord:
-    return CommandRecord(row[0], row[1], row[2], bool(row[3]), row[4])
 
 
 def _prepare(connection: sqlite3.Connection, now: int) -> None:

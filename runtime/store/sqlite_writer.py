@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from ...sql import load_queries
 from ..core.state import WorkflowState
-from ..errors import BackendError, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
+from ..errors import BackendError, IdempotencyConflict, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from ..failpoints import failpoint
-from ..ports import CommitBatch, NewDefinition, NewExecution
+from ..ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution
+from .sqlite_rows import json_array
 
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
 
@@ -40,18 +41,20 @@ _NOBODYS_FAULT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_REA
 
 
 class CreateExecution(NamedTuple):
-    """Create an execution; its result is the definition's id."""
+    """Create an execution; its result is (execution id, definition id), of an earlier one when the claim has one."""
 
     definition: NewDefinition | str
     execution: NewExecution
+    claim: IdempotencyClaim | None
 
 
 class Trigger(NamedTuple):
-    """Trigger an execution; its result is whether it was PENDING."""
+    """Trigger an execution; its result is its id, None when it was not PENDING, or the id that the claim has."""
 
     execution_id: str
     input_text: bytes
     started_at: int
+    claim: IdempotencyClaim | None
 
 
 class Run(NamedTuple):
@@ -61,6 +64,7 @@ class Run(NamedTuple):
 
 
 Write = CreateExecution | Trigger | CommitBatch | Run
+Waiting = tuple[Write, asyncio.Future[Any]]
 
 
 class SqliteWriter:
@@ -72,7 +76,7 @@ class SqliteWriter:
         self._check = check
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._queries = load_queries("sqlite")
-        self._waiting: list[tuple[Write, asyncio.Future[Any]]] = []
+        self._waiting: list[Waiting] = []
         self._transaction: asyncio.Future[None] | None = None
         self._connection: sqlite3.Connection | None = None
         self._closing = False
@@ -116,11 +120,11 @@ class SqliteWriter:
         return await result
 
     def _begin(self) -> None:
-        batch, self._waiting = self._waiting, []
+        batch, self._waiting = _one_of_each_claim(self._waiting)
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, [write for write, _ in batch])
         work.add_done_callback(lambda done: self._finish(batch, done))
 
-    def _finish(self, batch: list[tuple[Write, asyncio.Future[Any]]], done: asyncio.Future[list[Any]]) -> None:
+    def _finish(self, batch: list[Waiting], done: asyncio.Future[list[Any]]) -> None:
         finished = self._transaction
         assert finished is not None
         if self._waiting:
@@ -187,21 +191,25 @@ class SqliteWriter:
         return results
 
     def _apply(self, connection: sqlite3.Connection, writes: list[Write]) -> list[Any]:
-        results: list[Any] = [None] * len(writes)
+        answered = self._answered_before(connection, writes)
+        results = list(answered)
         new_rows: list[tuple[Any, ...]] = []
-        triggers: dict[str, tuple[int, Trigger]] = {}
+        triggers: dict[str, list[tuple[int, Trigger]]] = {}
         for position, write in enumerate(writes):
+            if answered[position] is not None:
+                continue
             if isinstance(write, CreateExecution):
                 definition_id = self._ensure_definition(connection, write)
                 new_rows.append(_execution_row(definition_id, write.execution))
-                results[position] = definition_id
+                results[position] = write.execution.execution_id, definition_id
             elif isinstance(write, Trigger):
-                results[position] = False
-                triggers.setdefault(write.execution_id, (position, write))
+                triggers.setdefault(write.execution_id, []).append((position, write))
         self._execute_rows(connection, "insert_executions", new_rows)
-        rows = [trigger for _, trigger in triggers.values()]
+        # Of several that trigger the same execution at the same time, the first one does.
+        rows = [same[0][1][:3] for same in triggers.values()]
         for (execution_id,) in self._execute_rows(connection, "trigger_executions", rows):
-            results[triggers[execution_id][0]] = True
+            results[triggers[execution_id][0][0]] = execution_id
+        self._keep_answers(connection, writes, results, answered)
         for position, write in enumerate(writes):
             if isinstance(write, CommitBatch):
                 results[position] = self._commit(connection, write)
@@ -209,16 +217,49 @@ class SqliteWriter:
                 results[position] = write.function(connection)
         return results
 
+    def _answered_before(self, connection: sqlite3.Connection, writes: list[Write]) -> list[Any]:
+        """For each write whose claim was made before: the answer of then, or the conflict. None for the others."""
+        results: list[Any] = [None] * len(writes)
+        claims = {claim.key: position for position, write in enumerate(writes) if (claim := _claim_of(write))}
+        if not claims:
+            return results
+        keys = {"claim_keys": json_array(claims)}
+        for key, fingerprint, execution_id, definition_id in connection.execute(self._queries["find_claims"], keys):
+            write = writes[claims[key]]
+            claim = _claim_of(write)
+            assert claim is not None
+            answer = (execution_id, definition_id) if isinstance(write, CreateExecution) else execution_id
+            results[claims[key]] = answer if claim.fingerprint == fingerprint else IdempotencyConflict()
+        return results
+
+    def _keep_answers(
+        self, connection: sqlite3.Connection, writes: list[Write], results: list[Any], answered: list[Any]
+    ) -> None:
+        """Store what is answered to claims, unless that was done before or nothing was done."""
+        rows = []
+        for write, result, before in zip(writes, results, answered, strict=True):
+            claim = _claim_of(write)
+            if claim is not None and result is not None and before is None:
+                execution_id, definition_id = result if isinstance(write, CreateExecution) else (result, "")
+                rows.append((*claim, execution_id, definition_id))
+        self._execute_rows(connection, "insert_claims", rows)
+
     def _ensure_definition(self, connection: sqlite3.Connection, write: CreateExecution) -> str:
         definition = write.definition
         if isinstance(definition, str):
             return definition
-        found = connection.execute(self._queries["find_definition"], (definition.name, definition.digest)).fetchone()
-        if found is not None:
-            return str(found[0])
-        values = {**definition._asdict(), "created_at": write.execution.created_at}
-        connection.execute(self._queries["insert_definition"], values)
-        return definition.definition_id
+        return str(self.define(connection, definition, write.execution.created_at)[0])
+
+    def define(self, connection: sqlite3.Connection, definition: NewDefinition, created_at: int) -> tuple[Any, ...]:
+        """Store a definition unless it is there; returns the row of the stored one. For the writing thread."""
+        key = (definition.name, definition.digest)
+        found = connection.execute(self._queries["find_digest"], key).fetchone()
+        if found is None:
+            values = {**definition._asdict(), "created_at": created_at}
+            connection.execute(self._queries["insert_definition"], values)
+            found = connection.execute(self._queries["find_digest"], key).fetchone()
+        row: tuple[Any, ...] = found
+        return row
 
     def _commit(self, connection: sqlite3.Connection, batch: CommitBatch) -> int | PartitionLost:
         failpoint("store.commit.fence")
@@ -247,6 +288,24 @@ class SqliteWriter:
             returned += connection.execute(text, [value for row in chunk for value in row]).fetchall()
             position += count
         return returned
+
+
+def _claim_of(write: Write) -> IdempotencyClaim | None:
+    return write.claim if isinstance(write, CreateExecution | Trigger) else None
+
+
+def _one_of_each_claim(waiting: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+    """What goes into one transaction, and what waits for the next: there, a claim sees what was answered to it."""
+    batch, later, seen = [], [], set()
+    for each in waiting:
+        claim = _claim_of(each[0])
+        if claim is not None and claim.key in seen:
+            later.append(each)
+            continue
+        if claim is not None:
+            seen.add(claim.key)
+        batch.append(each)
+    return batch, later
 
 
 @lru_cache(maxsize=64)

@@ -18,9 +18,31 @@ SELECT number, name, digest FROM schema_migrations ORDER BY number;
 -- Note an applied migration.
 INSERT INTO schema_migrations (number, name, digest, applied_at) VALUES (?, ?, ?, ?);
 
--- name: find_definition
+-- name: find_digest
 -- The definition of that name and digest.
-SELECT definition_id FROM definitions WHERE name = ? AND digest = ?;
+SELECT definition_id, name, version, digest, created_at FROM definitions WHERE name = ? AND digest = ?;
+
+-- name: find_version
+-- One version of a name.
+SELECT definition_id, name, version, digest, created_at FROM definitions WHERE name = ? AND version = ?;
+
+-- name: find_latest
+-- The latest version of a name.
+SELECT definition_id, name, version, digest, created_at FROM definitions WHERE name = ?
+ORDER BY version DESC LIMIT 1;
+
+-- name: list_definitions
+-- The latest version of each name behind `:after`. Both steps go by the index of (name, version).
+SELECT definition_id, name, version, digest, created_at FROM definitions
+WHERE (name, version) IN (
+    SELECT name, max(version) FROM definitions WHERE name > :after GROUP BY name ORDER BY name LIMIT :limit
+)
+ORDER BY name;
+
+-- name: list_versions
+-- The versions of a name below `:below`, newest first.
+SELECT definition_id, name, version, digest, created_at FROM definitions
+WHERE name = :name AND version < :below ORDER BY version DESC LIMIT :limit;
 
 -- name: insert_definition
 -- A definition as the next version of its name.
@@ -29,9 +51,27 @@ SELECT :definition_id, :name, coalesce(max(version), 0) + 1, :digest, :body, :cr
 FROM definitions WHERE name = :name;
 
 -- name: insert_executions
--- New executions, PENDING or RUNNING.
-INSERT INTO executions (execution_id, definition_id, "partition", state, input_text, created_at, started_at)
-VALUES :rows;
+-- New executions, PENDING or RUNNING, with the name of their definition.
+WITH created (execution_id, definition_id, "partition", state, input_text, created_at, started_at) AS (VALUES :rows)
+INSERT INTO executions (execution_id, definition_id, "partition", state, input_text, created_at, started_at, name)
+SELECT created.execution_id, created.definition_id, created."partition", created.state, created.input_text,
+       created.created_at, created.started_at, coalesce(definitions.name, '')
+FROM created LEFT JOIN definitions ON definitions.definition_id = created.definition_id;
+
+-- name: find_claims
+-- What was answered to requests under these keys.
+SELECT claim_key, fingerprint, execution_id, definition_id FROM idempotency_claims
+WHERE claim_key IN (SELECT value FROM json_each(:claim_keys));
+
+-- name: insert_claims
+-- What is answered to requests under their keys.
+INSERT INTO idempotency_claims (claim_key, fingerprint, created_at, execution_id, definition_id) VALUES :rows;
+
+-- name: delete_claims
+-- The oldest claims made before a moment.
+DELETE FROM idempotency_claims WHERE claim_key IN (
+    SELECT claim_key FROM idempotency_claims WHERE created_at < :created_before ORDER BY created_at LIMIT :limit
+);
 
 -- name: trigger_executions
 -- PENDING becomes RUNNING; returns those that did.
@@ -135,6 +175,67 @@ SELECT execution_id, definition_id, "partition", state, input_text, error, creat
        parked_until
 FROM executions WHERE execution_id = ?;
 
+-- name: list_executions
+-- The newest executions between two identifiers. Only one page of rows meets the definitions.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
+       completed_at, error
+FROM (
+    SELECT * FROM executions WHERE execution_id >= :lowest AND execution_id < :before
+    ORDER BY execution_id DESC LIMIT :limit
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: list_executions_by_state
+-- The same, of some states (a JSON array): a page of each state from its index, then the newest of them.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
+       completed_at, error
+FROM (
+    SELECT executions.* FROM json_each(:states) AS wanted CROSS JOIN executions
+    WHERE executions.execution_id IN (
+        SELECT execution_id FROM executions
+        WHERE state = wanted.value AND execution_id >= :lowest AND execution_id < :before
+        ORDER BY execution_id DESC LIMIT :limit
+    )
+    ORDER BY executions.execution_id DESC LIMIT :limit
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: list_executions_by_name
+-- The same, of one name and some states.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
+       completed_at, error
+FROM (
+    SELECT executions.* FROM json_each(:states) AS wanted CROSS JOIN executions
+    WHERE executions.execution_id IN (
+        SELECT execution_id FROM executions
+        WHERE name = :name AND state = wanted.value AND execution_id >= :lowest AND execution_id < :before
+        ORDER BY execution_id DESC LIMIT :limit
+    )
+    ORDER BY executions.execution_id DESC LIMIT :limit
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: delete_ended_executions
+-- The oldest executions that ended before a moment. What was created after it has not ended before it.
+DELETE FROM executions WHERE execution_id IN (
+    SELECT executions.execution_id FROM json_each(:states) AS wanted CROSS JOIN executions
+    WHERE executions.execution_id IN (
+        SELECT execution_id FROM executions
+        WHERE state = wanted.value AND execution_id < :before AND completed_at < :ended_before
+        ORDER BY execution_id LIMIT :limit
+    )
+    LIMIT :limit
+)
+RETURNING execution_id;
+
+-- name: delete_attempts
+-- The attempts of deleted executions.
+DELETE FROM attempts WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+
+-- name: delete_commands
+-- The commands of deleted executions.
+DELETE FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+
 -- name: read_outputs
 -- The outputs of some completed nodes.
 SELECT node_id, output FROM attempts
@@ -152,3 +253,19 @@ SELECT count(*) FROM schema_migrations;
 -- name: touch
 -- A write that changes nothing, to find out whether writing works.
 UPDATE partitions SET owner = owner WHERE "partition" = (SELECT min("partition") FROM partitions);
+
+-- name: add_key
+-- An API key.
+INSERT INTO api_keys (key_id, name, digest, scopes, created_at, expires_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: list_keys
+-- Every API key, oldest first.
+SELECT key_id, name, digest, scopes, created_at, expires_at, revoked_at FROM api_keys ORDER BY created_at, key_id;
+
+-- name: find_key
+-- The API key whose text has this digest.
+SELECT key_id, name, digest, scopes, created_at, expires_at, revoked_at FROM api_keys WHERE digest = ?;
+
+-- name: revoke_key
+-- Revoke a key that is not revoked.
+UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL;

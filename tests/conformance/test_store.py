@@ -15,8 +15,10 @@ from workflow_engine.runtime.ports import (
     CommandRecord,
     CommitBatch,
     DefinitionRecord,
+    ExecutionFilter,
     ExecutionRecord,
     ExecutionUpdate,
+    KeyRecord,
     LoadedExecution,
     NewDefinition,
     NewExecution,
@@ -215,34 +217,35 @@ async def test_what_is_not_there_reads_as_none(store: Store) -> None:
 
 async def test_a_trigger_starts_a_pending_execution_once(store: Store) -> None:
     await create(store, pending("e1", partition=2))
-    assert await store.trigger("e1", b'{"first": 1}', 1_500) is True
+    assert await store.trigger("e1", b'{"first": 1}', 1_500) == "e1"
     expected = ExecutionRecord("e1", "def-0", 2, RUNNING, b'{"first": 1}', None, 1_000, 1_500, None, None)
     assert await store.read_execution("e1") == expected
-    assert await store.trigger("e1", b'{"second": 2}', 1_600) is False
+    assert await store.trigger("e1", b'{"second": 2}', 1_600) is None
     assert await store.read_execution("e1") == expected
-    assert await store.trigger("unknown", b"{}", 1_600) is False
+    assert await store.trigger("unknown", b"{}", 1_600) is None
 
 
 async def test_of_concurrent_triggers_one_wins_and_its_input_is_stored(store: Store) -> None:
     await create(store, pending("e1"), pending("e2"))
     first, second = await asyncio.gather(store.trigger("e1", b"first", 1_001), store.trigger("e1", b"second", 1_002))
-    assert sorted([first, second]) == [False, True]
+    assert {first, second} == {"e1", None}
     record = await read(store, "e1")
     expected = (b"first", 1_001) if first else (b"second", 1_002)
     assert (record.state, record.input_text, record.started_at) == (RUNNING, *expected)
     answers = await asyncio.gather(*(store.trigger("e2", b"%d" % n, 2_000 + n) for n in range(50)))
-    assert answers.count(True) == 1
-    winner = answers.index(True)
+    assert answers.count("e2") == 1
+    assert answers.count(None) == 49
+    winner = answers.index("e2")
     record = await read(store, "e2")
     assert (record.input_text, record.started_at) == (b"%d" % winner, 2_000 + winner)
 
 
 async def test_a_create_and_its_trigger_may_follow_at_once(store: Store) -> None:
     answers = await asyncio.gather(*(_create_and_trigger(store, f"e{n}") for n in range(20)))
-    assert answers == [True] * 20
+    assert answers == [f"e{n}" for n in range(20)]
 
 
-async def _create_and_trigger(store: Store, execution_id: str) -> bool:
+async def _create_and_trigger(store: Store, execution_id: str) -> str | None:
     await store.create_execution(definition(), pending(execution_id))
     return await store.trigger(execution_id, b"{}", 1_001)
 
@@ -253,7 +256,7 @@ async def test_a_pending_execution_is_cancelled_once(store: Store) -> None:
     expected = ExecutionRecord("e1", "def-0", 0, CANCELLED, None, None, 1_000, None, 1_200, None)
     assert await store.read_execution("e1") == expected
     assert await store.cancel_pending("e1", 1_300) is False
-    assert await store.trigger("e1", b"{}", 1_300) is False
+    assert await store.trigger("e1", b"{}", 1_300) is None
     assert await store.read_execution("e1") == expected
     assert await store.cancel_pending("unknown", 1_300) is False
 
@@ -275,7 +278,7 @@ async def test_of_a_trigger_and_a_cancel_one_wins(store: Store, trigger_first: b
             triggered, cancelled = await asyncio.gather(trigger, cancel)
         else:
             cancelled, triggered = await asyncio.gather(cancel, trigger)
-        assert [triggered, cancelled].count(True) == 1
+        assert [triggered == execution_id, cancelled].count(True) == 1
         record = await read(store, execution_id)
         found = (record.state, record.input_text, record.started_at, record.completed_at)
         assert found == ((RUNNING, b"input", 1_001, None) if triggered else (CANCELLED, None, None, 1_002))
@@ -286,7 +289,7 @@ async def test_an_ended_execution_is_neither_triggered_nor_cancelled(store: Stor
     await create(store, running("e1"))
     await commit(store, executions=[ended("e1", state)])
     before = await read(store, "e1")
-    assert await store.trigger("e1", b"again", 4_000) is False
+    assert await store.trigger("e1", b"again", 4_000) is None
     assert await store.cancel_pending("e1", 4_000) is False
     assert await read(store, "e1") == before
 
@@ -495,7 +498,7 @@ async def test_a_commit_that_misses_does_not_disturb_what_is_asked_for_with_it(s
         return_exceptions=True,
     )
     assert isinstance(results[1], PartitionLost)
-    assert [results[0], *results[2:]] == [True, version + 1, ("e3", "def-1")]
+    assert [results[0], *results[2:]] == ["e1", version + 1, ("e3", "def-1")]
     assert [row.node_id for row in (await load(store, "e2"))["e2"].attempts] == ["good"]
 
 
@@ -702,7 +705,7 @@ async def test_batches_of_every_size_are_written_whole(store: Store, size: int) 
     ids = [f"e{number:04}" for number in range(size)]
     await create(store, *map(pending, ids))
     answers = await asyncio.gather(*(store.trigger(each, each.encode(), 1_001) for each in ids))
-    assert answers == [True] * size
+    assert answers == ids
     await asyncio.gather(*(store.add_cancel(each, 50) for each in ids))
     commands = {each.execution_id: each.command_id for each in await store.read_cancels(ids)}
     rows = [attempt(each, 1, output=each.encode()) for each in ids]
@@ -790,6 +793,17 @@ async def test_a_closed_store_says_so(opened: Any) -> None:
         store.read_execution("e1"),
         store.read_outputs("e1", ["a"]),
         store.read_definition("def-0"),
+        store.define(definition(), 1),
+        store.find_definition("flow"),
+        store.list_definitions(None, 1),
+        store.list_versions("flow", None, 1),
+        store.list_executions(ExecutionFilter(), None, 1),
+        store.add_key(KeyRecord("key-1", "", "digest", (), 1, None, None)),
+        store.list_keys(),
+        store.find_key("digest"),
+        store.revoke_key("key-1", 1),
+        store.delete_ended_executions(1, 1),
+        store.delete_claims(1, 1),
     ):
         with pytest.raises(StoreUnavailable):
             await call

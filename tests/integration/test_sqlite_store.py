@@ -203,7 +203,14 @@ async def check_that_answers_wait_for_the_commit(store: SqliteStore, path: Path)
             await asyncio.sleep(0)
         assert [answer.done() for answer in answers] == [False] * len(answers), "answered before the commit"
         assert ids_on_disk(path) == before
-    assert [answer.result() for answer in answers] == [("created", "def-1"), True, True, None, version + 1, 1]
+    assert [answer.result() for answer in answers] == [
+        ("created", "def-1"),
+        "triggered",
+        True,
+        None,
+        version + 1,
+        1,
+    ]
     assert seen == [before | {"created"}]
 
 
@@ -391,7 +398,7 @@ async def test_a_bad_write_in_a_shared_transaction_fails_alone(store: SqliteStor
     bad = {1: sqlite3.IntegrityError, 3: ValueError, 4: UnicodeEncodeError}
     assert {place: type(each) for place, each in enumerate(results) if isinstance(each, Exception)} == bad
     good = [each for place, each in enumerate(results) if place not in bad]
-    assert good == [("good-1", "def-1"), True, version + 1, ("good-2", "def-1")]
+    assert good == [("good-1", "def-1"), "there", version + 1, ("good-2", "def-1")]
     assert ids_on_disk(path) == {"there", "good-1", "good-2"}
     loaded = {each.record.execution_id: each for each in await store.load(["there", "good-1"])}
     assert ([*loaded["good-1"].attempts], [*loaded["there"].attempts]) == ([], [attempt("there", 2)])

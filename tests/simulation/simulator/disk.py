@@ -17,12 +17,17 @@ from simulator.loop import HOST
 from simulator.world import World
 from workflow_engine.runtime.core.graph import Graph
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES
-from workflow_engine.runtime.errors import PartitionLost, StoreOutcomeUnknown, StoreUnavailable
+from workflow_engine.runtime.errors import IdempotencyConflict, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from workflow_engine.runtime.ports import (
     CommandRecord,
     CommitBatch,
     DefinitionRecord,
+    DefinitionVersion,
+    ExecutionFilter,
     ExecutionRecord,
+    ExecutionSummary,
+    IdempotencyClaim,
+    KeyRecord,
     LoadedExecution,
     NewDefinition,
     NewExecution,
@@ -70,11 +75,18 @@ class SimulatedStore:
     async def close(self) -> None:
         await self._pause()
 
-    async def create_execution(self, definition: NewDefinition | str, execution: NewExecution) -> tuple[str, str]:
-        return await self._write(lambda: self._disk.create_execution(definition, execution), "create")
+    async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
+        return await self._write(lambda: self._disk.define(definition, created_at), "define")
 
-    async def trigger(self, execution_id: str, input_text: bytes, started_at: int) -> bool:
-        return await self._write(lambda: self._disk.trigger(execution_id, input_text, started_at), "trigger")
+    async def create_execution(
+        self, definition: NewDefinition | str, execution: NewExecution, claim: IdempotencyClaim | None = None
+    ) -> tuple[str, str]:
+        return await self._write(lambda: self._disk.create_execution(definition, execution, claim), "create")
+
+    async def trigger(
+        self, execution_id: str, input_text: bytes, started_at: int, claim: IdempotencyClaim | None = None
+    ) -> str | None:
+        return await self._write(lambda: self._disk.trigger(execution_id, input_text, started_at, claim), "trigger")
 
     async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
         return await self._write(lambda: self._disk.cancel_pending(execution_id, completed_at), "cancel_pending")
@@ -111,6 +123,38 @@ class SimulatedStore:
 
     async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
         return await self._read(lambda: self._disk.read_definition(definition_id))
+
+    async def find_definition(self, name: str, version: int | None = None) -> DefinitionVersion | None:
+        return await self._read(lambda: self._disk.find_definition(name, version))
+
+    async def list_definitions(self, after: str | None, limit: int) -> Sequence[DefinitionVersion]:
+        return await self._read(lambda: self._disk.list_definitions(after, limit))
+
+    async def list_versions(self, name: str, below: int | None, limit: int) -> Sequence[DefinitionVersion]:
+        return await self._read(lambda: self._disk.list_versions(name, below, limit))
+
+    async def list_executions(
+        self, wanted: ExecutionFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        return await self._read(lambda: self._disk.list_executions(wanted, before, limit))
+
+    async def add_key(self, record: KeyRecord) -> None:
+        await self._write(lambda: self._disk.add_key(record), "add_key")
+
+    async def list_keys(self) -> Sequence[KeyRecord]:
+        return await self._read(self._disk.list_keys)
+
+    async def find_key(self, digest: str) -> KeyRecord | None:
+        return await self._read(lambda: self._disk.find_key(digest))
+
+    async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
+        return await self._write(lambda: self._disk.revoke_key(key_id, revoked_at), "revoke_key")
+
+    async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
+        return await self._write(lambda: self._disk.delete_ended_executions(ended_before, limit), "delete_executions")
+
+    async def delete_claims(self, created_before: int, limit: int) -> int:
+        return await self._write(lambda: self._disk.delete_claims(created_before, limit), "delete_claims")
 
     async def health(self) -> StoreHealth:
         return await self._disk.health()
@@ -158,11 +202,11 @@ class SimulatedStore:
             return
         try:
             result = await effect()
-        except PartitionLost as lost:
-            self._world.happened["commit_fenced"] += 1
-            self._world.note(f"{verb} of {host} fenced")
+        except (PartitionLost, IdempotencyConflict) as refused:
+            self._world.happened["commit_fenced" if isinstance(refused, PartitionLost) else "claim_conflict"] += 1
+            self._world.note(f"{verb} of {host} refused: {type(refused).__name__}")
             if not answer.done():
-                answer.set_exception(lost)
+                answer.set_exception(refused)
                 answer.exception()
             return
         except Exception as fault:
