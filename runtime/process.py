@@ -17,12 +17,12 @@ from ..plugins.discovery import Catalogue, discover
 from . import failpoints
 from .clock import Clock, SystemClock
 from .core.graph import NodeDefaults
-from .core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
 from .core.retry import RetryPolicy
 from .definitions import Definitions
 from .engine import EMBEDDED_PARTITION, Engine
 from .graphs import Graphs
 from .orchestrator.owner import Owner
+from .orchestrator.retention import Retention
 from .ports import Store, Transport
 from .store.sqlite import SqliteStore
 from .transport.local import LocalTransport
@@ -82,13 +82,20 @@ class Runtime:
                 graphs=graphs,
                 config_checks=self.catalogue.config_checks,
                 clock=self.clock,
-                max_bytes=MAX_DEFINITION_BYTES,
+                max_bytes=settings.max_definition_bytes,
             ),
             clock=self.clock,
             live=self.owner.live,
-            max_input_bytes=MAX_INPUT_BYTES,
+            max_input_bytes=settings.max_input_bytes,
+        )
+        self.retention = Retention(
+            store=self.store,
+            clock=self.clock,
+            ended_days=settings.retention_days,
+            claim_hours=settings.idempotency_key_hours,
         )
         self._owning: asyncio.Task[None] | None = None
+        self._retaining: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the store, start the worker pool, own the partition. Raises `SetupError` when it cannot."""
@@ -100,6 +107,7 @@ class Runtime:
         if self._owning.done():
             ready.cancel()
             await self._owning
+        self._retaining = asyncio.get_running_loop().create_task(self.retention.run(), name="retention")
 
     async def failed(self) -> None:
         """Return only when the owner has ended before it was told to; raises what ended it."""
@@ -109,6 +117,9 @@ class Runtime:
     async def stop(self) -> None:
         """Take nothing more, let running attempts finish, commit, close. Never waits for a handler that hangs."""
         self.engine.stop_accepting()
+        if self._retaining is not None:
+            self._retaining.cancel()
+            await asyncio.wait([self._retaining])
         await self.pool.stop(self.settings.worker_graceful_shutdown_timeout)
         self.owner.stop()
         if self._owning is not None:

@@ -26,7 +26,15 @@ HOUR_MILLISECONDS = 3_600_000
 class Retention:
     """Deletes a bounded batch at a time, until nothing is left that is too old; looks again every minute."""
 
-    def __init__(self, *, store: Store, clock: Clock, ended_days: float, claim_hours: float) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        ended_days: float,
+        claim_hours: float,
+        interval_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
         """`ended_days`: how long executions are kept after their end; 0 keeps them for ever.
 
         `claim_hours`: how long the answer to a request under an idempotency key is kept.
@@ -35,6 +43,7 @@ class Retention:
         self._clock = clock
         self._ended_days = ended_days
         self._claim_hours = claim_hours
+        self._interval_seconds = interval_seconds
 
     async def run(self) -> None:
         """Look, and look again, until cancelled."""
@@ -43,7 +52,9 @@ class Retention:
                 await self.delete_old()
             except BackendError as error:
                 log.warning("old executions and idempotency keys are kept for now: %s", error)
-            await asyncio.sleep(INTERVAL_SECONDS)
+            except Exception:
+                log.exception("old executions and idempotency keys are kept for now")
+            await asyncio.sleep(self._interval_seconds)
 
     async def delete_old(self) -> tuple[int, int]:
         """Delete everything that is too old now; returns how many executions and how many claims that were."""

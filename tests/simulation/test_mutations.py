@@ -14,7 +14,7 @@ from workflow_engine.runtime.core import machine
 from workflow_engine.runtime.core.machine import Effects, Execution
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
 from workflow_engine.runtime.orchestrator.owner import Owner
-from workflow_engine.runtime.ports import CommitBatch, NewDefinition, NewExecution, Work
+from workflow_engine.runtime.ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution, Work
 from workflow_engine.runtime.store.memory import MemoryStore
 from workflow_engine.runtime.worker.pool import WorkerPool
 
@@ -91,10 +91,12 @@ def commands_never_consumed(patch: pytest.MonkeyPatch) -> None:
 def trigger_whatever_the_state(patch: pytest.MonkeyPatch) -> None:
     conditional = MemoryStore.trigger
 
-    async def trigger(store: MemoryStore, execution_id: str, input_text: bytes, started_at: int) -> bool:
+    async def trigger(
+        store: MemoryStore, execution_id: str, input_text: bytes, started_at: int, claim: IdempotencyClaim | None = None
+    ) -> str | None:
         record = store.executions[execution_id]
         store.executions[execution_id] = record._replace(state=WorkflowState.PENDING)
-        return await conditional(store, execution_id, input_text, started_at)
+        return await conditional(store, execution_id, input_text, started_at, claim)
 
     patch.setattr(MemoryStore, "trigger", trigger)
 
@@ -103,15 +105,26 @@ def answer_before_commit(patch: pytest.MonkeyPatch) -> None:
     written = SimulatedStore.create_execution
 
     async def create(
-        store: SimulatedStore, definition: NewDefinition | str, execution: NewExecution
+        store: SimulatedStore,
+        definition: NewDefinition | str,
+        execution: NewExecution,
+        claim: IdempotencyClaim | None = None,
     ) -> tuple[str, str]:
-        asyncio.get_running_loop().create_task(written(store, definition, execution))
+        asyncio.get_running_loop().create_task(written(store, definition, execution, claim))
         return execution.execution_id, definition if isinstance(definition, str) else definition.definition_id
 
     patch.setattr(SimulatedStore, "create_execution", create)
 
 
+def claims_not_kept(patch: pytest.MonkeyPatch) -> None:
+    def keep(store: MemoryStore, claim: IdempotencyClaim | None, execution_id: str, definition_id: str) -> None:
+        return None
+
+    patch.setattr(MemoryStore, "_keep", keep)
+
+
 MUTATIONS: list[Mutate] = [
+    claims_not_kept,
     answer_before_commit,
     dispatch_before_commit,
     no_attempt_check,

@@ -21,6 +21,8 @@ FAULTS = (
     "write_landed_after_its_process_died",
     "request_failed",
     "request_conflicted",
+    "request_repeated",
+    "key_answered",
     "trigger_race",
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
@@ -143,3 +144,6 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """The world ends: what is left of the dead is dropped without a word."""
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coroutine: Any = task.get_coro()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # it died before its first step

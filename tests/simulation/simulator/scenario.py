@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from simulator.disk import Disk, SimulatedStore, audit
 from simulator.loop import HOST, Deadlock
 from simulator.transport import SimulatedTransport
 from simulator.workload import draw_definition, simulated_handler
-from simulator.world import SimulatedClock, World, describe
+from simulator.world import EPOCH_MILLISECONDS, SimulatedClock, World, describe
 from workflow_engine.config import load_settings
 from workflow_engine.plugins.discovery import Catalogue
 from workflow_engine.runtime.core.graph import compile_graph
@@ -18,6 +19,7 @@ from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 from workflow_engine.runtime.engine import Engine
 from workflow_engine.runtime.errors import BackendError, EngineError, ExecutionConflict, PartitionLost
+from workflow_engine.runtime.ports import IdempotencyClaim
 from workflow_engine.runtime.process import Runtime, node_defaults
 
 Result = TypeVar("Result")
@@ -124,6 +126,8 @@ class Journal:
         self.cancelled: set[str] = set()
         self.reported: dict[str, WorkflowState] = {}
         self.inputs: dict[str, bytes] = {}
+        self.keys: dict[str, set[str]] = {}
+        """By idempotency key: the executions that were answered."""
 
 
 async def _user(world: World, process: Process, journal: Journal, number: int) -> None:
@@ -131,7 +135,10 @@ async def _user(world: World, process: Process, journal: Journal, number: int) -
     for round_number in range(random.randrange(2, 6)):
         document = draw_definition(random, f"user-{number}-{round_number % 3}")
         try:
-            await _use(world, process, journal, document)
+            if random.random() < 0.25:
+                await _start_under_a_key(world, process, journal, document, f"key-{number}-{round_number}")
+            else:
+                await _use(world, process, journal, document)
         except ExecutionConflict:
             world.happened["request_conflicted"] += 1
         except (ConnectionLost, EngineError):
@@ -161,6 +168,29 @@ async def _use(world: World, process: Process, journal: Journal, document: dict[
             journal.reported[started] = results.state
     if random.random() < 0.2:
         journal.triggered.add(await process.call(_engine(process).trigger(execution_id)))
+
+
+async def _start_under_a_key(
+    world: World, process: Process, journal: Journal, document: dict[str, Any], key: str
+) -> None:
+    """Asked again after every lost or refused answer, and sometimes after a good one: it happens once."""
+    random = world.workload
+    claim = IdempotencyClaim(key, "start", EPOCH_MILLISECONDS)
+    answered = journal.keys.setdefault(key, set())
+    for _ in range(8):
+        try:
+            defined = await process.call(_engine(process).define(document))
+            started = await process.call(
+                _engine(process).start(defined.name, {"key": key}, version=defined.version, claim=claim)
+            )
+        except (ConnectionLost, BackendError):
+            world.happened["request_repeated"] += 1
+            await asyncio.sleep(random.random() * 5)
+            continue
+        answered.add(started.execution_id)
+        journal.triggered.add(started.execution_id)
+        if random.random() < 0.5:
+            return
 
 
 async def _trigger_twice_at_once(world: World, process: Process, journal: Journal, execution_id: str) -> None:
@@ -246,6 +276,16 @@ def run_seed(seed: int, *, with_faults: bool = True) -> World:
     return world
 
 
+def _judge_keys(world: World, disk: Disk, journal: Journal) -> None:
+    """I3: one execution and one answer under an idempotency key."""
+    for key, answered in journal.keys.items():
+        input_text = json.dumps({"key": key}, separators=(",", ":")).encode()
+        there = [each for each, record in disk.executions.items() if record.input_text == input_text]
+        if len(there) > 1 or len(answered) > 1:
+            world.violated(f"I3 {key} started {there}, answered {sorted(answered)}")
+        world.happened["key_answered"] += len(answered)
+
+
 def _judge(world: World, disk: Disk, journal: Journal) -> None:
     for execution_id in journal.submitted | journal.triggered:
         if execution_id not in disk.executions:
@@ -260,6 +300,7 @@ def _judge(world: World, disk: Disk, journal: Journal) -> None:
     for execution_id, input_text in journal.inputs.items():
         if disk.executions[execution_id].input_text != input_text:
             world.violated(f"{execution_id} has the inputs of a trigger that lost")
+    _judge_keys(world, disk, journal)
     for command in disk.commands.values():
         if not command.consumed:
             world.violated(f"I19 the cancel {command.command_id} was never consumed")
