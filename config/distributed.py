@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr
 
-from .kinds import Count, OptionalSecret, Port, PositiveSeconds
+from .kinds import Count, OptionalSecret, Port, PositiveSeconds, PostgresUrl, RedisUrl
 
 
 class RedisSettings(BaseModel):
@@ -19,7 +19,7 @@ class RedisSettings(BaseModel):
     redis_port: Port = Field(6379, description="Redis port")
     redis_db: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="number of the Redis database")
     redis_password: OptionalSecret = Field(None, description="Redis password")
-    redis_url: OptionalSecret = Field(
+    redis_url: RedisUrl = Field(
         None,
         description="instead of the four above: `redis://[user][:password]@host:port/db`, `rediss://` for TLS",
     )
@@ -35,7 +35,7 @@ class PostgresSettings(BaseModel):
     postgres_user: str = Field("postgres", min_length=1, description="PostgreSQL user")
     postgres_password: SecretStr = Field(SecretStr("postgres"), description="PostgreSQL password")
     postgres_database: str = Field("workflow_engine", min_length=1, description="name of the database")
-    postgres_url: OptionalSecret = Field(
+    postgres_url: PostgresUrl = Field(
         None,
         description="instead of the five above: `postgresql://user:password@host:port/database?sslmode=verify-full`",
     )

@@ -16,9 +16,9 @@ from .kinds import (
     Count,
     DelaySeconds,
     FilePath,
+    HttpUrl,
     OptionalBool,
     OptionalSecret,
-    OptionalText,
     PortOrFree,
     PositiveSeconds,
     Roles,
@@ -129,7 +129,7 @@ class HandlerSettings(BaseModel):
         None,
         description="let handlers call private and loopback addresses; unless set, when `ENVIRONMENT` is not `prod`",
     )
-    llm_base_url: OptionalText = Field(
+    llm_base_url: HttpUrl = Field(
         None, description="the OpenAI-compatible service, such as `http://localhost:11434/v1`"
     )
     llm_api_key: OptionalSecret = Field(None, description="its key, sent as a bearer token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from ..runtime.core import limits
+from .addresses import HTTP_FORM, POSTGRES_FORM, REDIS_FORM, check_http_url, postgres_parts, redis_parts
 
 Role = Literal["api", "orchestrator", "worker"]
 ROLES: tuple[Role, ...] = ("api", "orchestrator", "worker")
@@ -39,13 +41,26 @@ def _split_roles(value: Any) -> Any:
 
 def _in_order(value: tuple[Role, ...]) -> tuple[Role, ...]:
     if len(set(value)) != len(value) or not value:
-        raise ValueError("each role once, and at least one")
+        raise ValueError("at least one, and each once")
     return tuple(role for role in ROLES if role in value)
+
+
+def _checked_by(read: Callable[[str], Any]) -> Callable[[SecretStr | None], SecretStr | None]:
+    def check(value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            read(value.get_secret_value())
+        return value
+
+    return check
+
+
+def _check_http_url(value: str | None) -> str | None:
+    return None if value is None else check_http_url(value)
 
 
 def _names_a_file(value: Any) -> Any:
     if value == "":
-        raise ValueError("an empty text names no file")
+        raise ValueError
     return value
 
 
@@ -66,3 +81,6 @@ FilePath = Annotated[Path, BeforeValidator(_names_a_file), Allowed("the path of 
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_unset)]
 OptionalBool = Annotated[bool | None, BeforeValidator(_empty_is_unset)]
+HttpUrl = Annotated[OptionalText, AfterValidator(_check_http_url), Allowed(HTTP_FORM)]
+RedisUrl = Annotated[OptionalSecret, AfterValidator(_checked_by(redis_parts)), Allowed(REDIS_FORM)]
+PostgresUrl = Annotated[OptionalSecret, AfterValidator(_checked_by(postgres_parts)), Allowed(POSTGRES_FORM)]

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from .addresses import mask_url
 from .kinds import Allowed
 
 SHOWN_CHARACTERS = 80
@@ -22,9 +23,11 @@ def describe(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
     name = str(detail["loc"][0])
     field = model.model_fields[name]
     line = f"{name.upper()}: must be {allowed(field)}"
+    if detail["type"] == "value_error" and str(detail["ctx"]["error"]):
+        line += f": {detail['ctx']['error']}"
     if is_secret(field):
         return f"{line}; the value is not shown"
-    given = str(detail["input"])
+    given = mask_url(str(detail["input"])) if name.endswith("_url") else str(detail["input"])
     line = f"{line}, got {given[:SHOWN_CHARACTERS]!r}"
     if name.endswith("_port") and _KUBERNETES_LINK.match(given):
         prefix = name.removesuffix("_port")

@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import distributed, groups
+from .addresses import PARTS_OF
 from .families import FAMILIES, HANDLER_TIMEOUTS, STALE_TIMEOUTS
 from .messages import describe
 
@@ -100,9 +101,38 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         order = [name for group in GROUPS for name in group.model_fields]
         found_here = sorted(error.errors(include_url=False), key=lambda detail: order.index(str(detail["loc"][0])))
         problems = [describe(detail, Settings) for detail in found_here] + problems
+    else:
+        settings, found = _with_parts(settings)
+        problems += found
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def _with_parts(settings: Settings) -> tuple[Settings, list[str]]:
+    """The settings with what the URLs say, and a line for each thing that contradicts another."""
+    problems = []
+    said: dict[str, Any] = {}
+    for url_name, read in PARTS_OF.items():
+        url: SecretStr | None = getattr(settings, url_name)
+        parts = {} if url is None else read(url.get_secret_value())
+        said |= parts
+        for name, value in parts.items():
+            if name in settings.model_fields_set and getattr(settings, name) != value:
+                problems.append(f"{name.upper()}: contradicts {url_name.upper()}; set only one of the two")
+    if settings.worker_heartbeat_timeout <= settings.worker_heartbeat_interval:
+        problems.append(_heartbeats(settings))
+    return settings.model_copy(update=said), problems
+
+
+def _heartbeats(settings: Settings) -> str:
+    """The line for a heartbeat timeout that is not above the interval: of the one that was set."""
+    names = ("WORKER_HEARTBEAT_INTERVAL", "WORKER_HEARTBEAT_TIMEOUT")
+    interval, timeout = f"{settings.worker_heartbeat_interval:g}", f"{settings.worker_heartbeat_timeout:g}"
+    why = "or every worker counts as dead between two heartbeats"
+    if "worker_heartbeat_timeout" in settings.model_fields_set:
+        return f"{names[1]}: must be above {names[0]} ({interval}), {why}, got '{timeout}'"
+    return f"{names[0]}: must be below {names[1]} ({timeout}), {why}, got '{interval}'"
 
 
 def _is_loopback(host: str) -> bool:

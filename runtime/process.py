@@ -63,6 +63,7 @@ class Runtime:
             hand_in=self.transport.hand_in,
             on_start=lambda execution_id: self.transport.publish((execution_id,)),
             http=self._http_session,
+            max_output_bytes=settings.max_node_output_bytes,
         )
         self.owner = Owner(
             partition=EMBEDDED_PARTITION,

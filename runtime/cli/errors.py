@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ...config import Settings, SettingsError
+from ...config import Settings, SettingsError, setting_warnings
 from ...plugins.discovery import PluginError
 from .. import failpoints
 from ..errors import CallerError, EngineError
+
+log = logging.getLogger(__name__)
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -52,6 +55,12 @@ def check_failpoints(settings: Settings) -> None:
         failpoints.configure(settings.failpoints)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def warn_of_settings(settings: Settings, handlers: Iterable[str]) -> None:
+    """Log what a user may have meant otherwise. `handlers` are the names of the handlers there are."""
+    for warning in setting_warnings(settings, handlers):
+        log.warning("%s", warning)
 
 
 def report(message: str) -> None:

@@ -16,7 +16,7 @@ from ..core.json_text import InvalidJson, decode
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..engine import Engine, ExecutionResults
 from ..process import Runtime, running
-from .errors import CANCELLED, FAILURE, UsageError, check_failpoints, report
+from .errors import CANCELLED, FAILURE, UsageError, check_failpoints, report, warn_of_settings
 from .event_loop import run_to_end
 
 REFRESH_SECONDS = 1.0
@@ -58,6 +58,7 @@ async def _run_apart(settings: Settings, document: Any, parameters: dict[str, An
 
 async def _run(settings: Settings, document: Any, parameters: dict[str, Any]) -> int:
     async with running(lambda: Runtime(settings)) as runtime:
+        warn_of_settings(settings, runtime.catalogue)
         engine = runtime.engine
         submitted = await engine.submit(document)
         await engine.trigger(submitted.execution_id, parameters)

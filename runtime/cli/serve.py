@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from ...observability.logs import configure_logging
 from ..api.app import build_app
 from ..errors import SetupError
 from ..process import Runtime, running
-from .errors import FAILURE, check_failpoints
+from .errors import FAILURE, check_failpoints, warn_of_settings
 from .event_loop import run_to_end
 
 log = logging.getLogger(__name__)
@@ -24,15 +25,16 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(*, host: str | None, port: int | None, demo: bool) -> int:
-    """Serve until told to stop; returns the exit code. Arguments go before the environment."""
-    given = {"api_host": host, "api_port": port, "demo_mode": True if demo else None}
-    settings = load_settings({name: value for name, value in given.items() if value is not None})
+def serve(overrides: Mapping[str, Any]) -> int:
+    """Serve until told to stop; returns the exit code. `overrides` are settings that go before the environment."""
+    settings = load_settings(overrides)
     check_failpoints(settings)
     configure_logging(settings.log_level, settings.log_format)
     if settings.demo_mode:
         log.warning("demo mode: call_external_service and llm_service are mocks")
-    return run_to_end(_serve(Runtime(settings)))
+    runtime = Runtime(settings)
+    warn_of_settings(settings, runtime.catalogue)
+    return run_to_end(_serve(runtime))
 
 
 async def _serve(built: Runtime) -> int:

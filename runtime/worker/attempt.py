@@ -15,7 +15,7 @@ from ...plugins.errors import PermanentError, RetryAfter
 from ...plugins.handler import Handler
 from ..core.graph import Graph
 from ..core.json_text import encode
-from ..core.limits import MAX_ATTEMPT_INPUT_BYTES, MAX_NODE_OUTPUT_BYTES
+from ..core.limits import MAX_ATTEMPT_INPUT_BYTES
 from ..core.machine import AttemptError, Execution
 from ..core.problem import join_path
 from ..core.shape import describe_error
@@ -88,7 +88,7 @@ class AttemptInputs:
 
 
 async def run_attempt(
-    delivery: Delivery, handler: Handler, http: Callable[[], ClientSession]
+    delivery: Delivery, handler: Handler, http: Callable[[], ClientSession], max_output_bytes: int
 ) -> tuple[bytes | None, AttemptError | None]:
     """Run the handler; returns (output as JSON text, None) or (None, error).
 
@@ -118,7 +118,7 @@ async def run_attempt(
         _log_surprise(delivery, error)
         return None, describe_failure(error)
     try:
-        return encode(result, MAX_NODE_OUTPUT_BYTES), None
+        return encode(result, max_output_bytes), None
     except BaseException as error:
         # Nothing is awaited here: whatever is raised comes from the result's own methods.
         return None, describe_bad_output(error)

@@ -59,6 +59,7 @@ class WorkerPool:
         hand_in: Callable[[Outcome], None],
         on_start: Callable[[str], None],
         http: Callable[[], ClientSession],
+        max_output_bytes: int,
     ) -> None:
         self._concurrency = concurrency
         self._handlers = handlers
@@ -66,6 +67,7 @@ class WorkerPool:
         self._hand_in = hand_in
         self._on_start = on_start
         self._http = http
+        self._max_output_bytes = max_output_bytes
         self._queue = FairQueue()
         self._slots: dict[_Slot, None] = {}
         self._idle: list[_Slot] = []
@@ -183,7 +185,8 @@ class WorkerPool:
         output: bytes | None = None
         error: AttemptError | None
         try:
-            output, error = await run_attempt(delivery, self._handlers[execution.graph.handlers[node]], self._http)
+            handler = self._handlers[execution.graph.handlers[node]]
+            output, error = await run_attempt(delivery, handler, self._http, self._max_output_bytes)
         except asyncio.CancelledError as cancelled:
             if slot.given_up:
                 raise
