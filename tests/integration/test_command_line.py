@@ -473,7 +473,7 @@ async def test_a_plugin_that_cannot_be_loaded(
     ("variable", "message"),
     [
         ("WORKER_CONCURRENCY=0", "WORKER_CONCURRENCY: must be a whole number from 1 to 10000, got '0'"),
-        ("RETRY_MAX_DELAY=soon", "RETRY_MAX_DELAY: input should be a valid number"),
+        ("RETRY_MAX_DELAY=soon", "RETRY_MAX_DELAY: must be a number from 0 to 2592000, got 'soon'"),
         ("HANDLER_TIMEOUT_INPUT=-1", "HANDLER_TIMEOUT_INPUT: must be a number of seconds above 0"),
         ("FAILPOINTS=nonsense", "FAILPOINTS: 'nonsense' is not of the form"),
     ],

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from workflow_engine.plugins import NodeContext, handler
+from workflow_engine.runtime.errors import PayloadTooLarge
 
 Make = Callable[..., Any]
 
@@ -31,3 +34,22 @@ async def test_the_largest_output_of_a_node(start_runtime: Make, run_workflow: M
     assert fails.state == "FAILED"
     assert fails.error["type"] == "output_too_large"
     assert fails.error["message"].endswith(f"more than {LIMIT_BYTES} bytes of JSON")
+
+
+async def test_the_largest_input(start_runtime: Make, start_workflow: Make) -> None:
+    runtime = await start_runtime(max_input_bytes=LIMIT_BYTES)
+    nodes = [{"id": "a", "handler": "input"}]
+    fits = LIMIT_BYTES - len('{"a":""}')
+
+    assert await start_workflow(runtime, nodes, {"a": "x" * fits})
+    with pytest.raises(PayloadTooLarge, match=f"^input_params: .*{LIMIT_BYTES} "):
+        await start_workflow(runtime, nodes, {"a": "x" * (fits + 1)})
+
+
+async def test_the_largest_definition(start_runtime: Make) -> None:
+    runtime = await start_runtime(max_definition_bytes=LIMIT_BYTES)
+    nodes = [{"id": "a", "handler": "input"}]
+
+    assert await runtime.engine.submit({"name": "a", "dag": {"nodes": nodes}, "description": "x" * (LIMIT_BYTES - 200)})
+    with pytest.raises(PayloadTooLarge, match=f"at most {LIMIT_BYTES} are allowed"):
+        await runtime.engine.submit({"name": "a", "dag": {"nodes": nodes}, "description": "x" * LIMIT_BYTES})
