@@ -1,0 +1,84 @@
+"""The problems that the engine reports, from the classes and the table that they are made of.
+
+A remedy is written here for each code; `tests/documentation` compares the codes with those in the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from workflow_engine.runtime.api import problems
+from workflow_engine.runtime.errors import BackendError, CallerError, EngineError, PartitionLost, SetupError
+
+from .markdown import anchor, code
+
+REMEDIES: dict[str, str] = {
+    "bad-request": "Correct what `errors` names: a body that is no JSON, an unknown field, a query parameter.",
+    "definition-not-found": "Check the name and the version; definitions are stored by a submit.",
+    "execution-conflict": "Look at the execution's state first; one that runs cannot be triggered again.",
+    "execution-not-found": "Check the id. Executions that ended long ago may have been deleted by retention.",
+    "idempotency-conflict": "Use a new `Idempotency-Key` for a new request; the same key is for the same request.",
+    "internal-error": "A fault of the engine: its log has the trace. Please report it.",
+    "invalid-definition": "Correct the definition at each path of `errors`.",
+    "invalid-input": "Correct the parameters at each path of `errors`; the definition's `input_schema` says what fits.",
+    "method-not-allowed": "Use a method of the `Allow` header.",
+    "not-found": "Check the address; the reference lists every endpoint.",
+    "overloaded": "Send the request again after `Retry-After`; send fewer at the same time.",
+    "partition-lost": "Nothing to do: another process has taken over, and this one starts over or ends.",
+    "payload-too-large": "Send less: the message says how much is allowed.",
+    "setup": "Read the message: it names what is missing or taken, such as the port.",
+    "shutting-down": "Send the request again, to this process once it is back or to another one.",
+    "store-outcome-unknown": "Look whether it was done, or send it again with the same `Idempotency-Key`.",
+    "store-unavailable": "Send the request again after `Retry-After`; see that the disk is not full.",
+    "store-unusable": "Read the message: the file is locked by another process, damaged, or of a newer version.",
+    "unsupported-media-type": "Send `Content-Type: application/json`.",
+}
+
+# Not of an exception of ours: what the HTTP server refuses before a route sees the request.
+_SERVER_PROBLEMS = {"method-not-allowed": 405, "not-found": 404}
+
+
+# Never raised themselves: what is, is of a class below them.
+_BRANCHES = (CallerError, BackendError)
+
+
+class Entry(NamedTuple):
+    """One problem. `status` is None when it is never an HTTP answer."""
+
+    code: str
+    status: int | None
+    title: str
+
+
+def entries() -> list[Entry]:
+    """Every problem, by its code."""
+    own = [_entry(kind) for kind in _kinds(EngineError) if kind not in _BRANCHES]
+    served = [Entry(name, status, problems._TITLES[status]) for name, status in _SERVER_PROBLEMS.items()]
+    return sorted({entry.code: entry for entry in [*own, *served]}.values())
+
+
+def render() -> str:
+    """A section for each, under an anchor that stays."""
+    return "\n\n".join(_section(entry) for entry in entries())
+
+
+def _kinds(base: type[EngineError]) -> Iterator[type[EngineError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
+
+
+def _entry(kind: type[EngineError]) -> Entry:
+    title = " ".join((kind.__doc__ or "").split()).split(":")[0].rstrip(".")
+    if issubclass(kind, (SetupError, PartitionLost)):
+        return Entry(kind.code, None, title)
+    return Entry(kind.code, next(status for base, status in problems._STATUS if issubclass(kind, base)), title)
+
+
+def _section(entry: Entry) -> str:
+    uri = problems.PROBLEM_TYPE_PREFIX + entry.code
+    where = f"HTTP {entry.status}, `type` {code(uri)}" if entry.status else "On the command line and in the log only"
+    return "\n\n".join(
+        (anchor(f"problem-{entry.code}"), f"### {entry.code}", f"{where}. {entry.title}.", REMEDIES[entry.code])
+    )

@@ -1,0 +1,13 @@
+"""The SQL that makes the database, file by file."""
+
+from __future__ import annotations
+
+from workflow_engine.sql import load_migrations
+
+
+def render() -> str:
+    """A section for each migration of SQLite, in the order in which they are applied."""
+    return "\n\n".join(
+        f"### {migration.number:04}_{migration.name}\n\n```sql\n{migration.text.strip()}\n```"
+        for migration in load_migrations("sqlite")
+    )

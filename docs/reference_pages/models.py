@@ -1,0 +1,69 @@
+"""Pydantic models as tables: each field with its type, bounds, default and meaning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from .markdown import code, table
+
+_BOUNDS = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "more than {}",
+    "exclusiveMaximum": "less than {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} entries",
+    "maxItems": "at most {} entries",
+    "pattern": "matches `{}`",
+}
+
+
+def fields_table(model: type[BaseModel]) -> str:
+    """The fields of `model`."""
+    return schema_table(model.model_json_schema())
+
+
+def schema_table(schema: Mapping[str, Any]) -> str:
+    """The properties of a JSON schema of an object."""
+    required = schema.get("required", ())
+    rows = [
+        (code(name), type_of(field), _default(field, name in required), _meaning(field))
+        for name, field in schema.get("properties", {}).items()
+    ]
+    return table(("field", "type", "default", "meaning"), rows)
+
+
+def type_of(field: Mapping[str, Any]) -> str:
+    """The JSON type of a value, in words: `list of string`."""
+    if "$ref" in field:
+        return field["$ref"].rpartition("/")[2]
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(type_of(each) for each in field["anyOf"] if each.get("type") != "null"))
+    if "enum" in field:
+        return " or ".join(code(value) for value in field["enum"])
+    kind = str(field.get("type", "any value"))
+    if kind == "array":
+        return f"list of {type_of(field.get('items', {}))}"
+    return kind
+
+
+def _default(field: Mapping[str, Any], required: bool) -> str:
+    if required:
+        return "required"
+    default = field.get("default")
+    return "" if default is None else code(json.dumps(default))
+
+
+def _meaning(field: Mapping[str, Any]) -> str:
+    bounds = {name: value for each in (field, *field.get("anyOf", ())) for name, value in each.items()}
+    said = [template.format(_shown(bounds[name])) for name, template in _BOUNDS.items() if name in bounds]
+    return "; ".join([*filter(None, [str(field.get("description", "")).rstrip(".")]), *said])
+
+
+def _shown(value: object) -> str:
+    return f"{value:,.10g}".removesuffix(".0") if isinstance(value, (int, float)) else str(value)

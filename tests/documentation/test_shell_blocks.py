@@ -1,0 +1,129 @@
+"""Every shell block of the README and of the tutorial does what it says, in the order in which it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from markdown_blocks import Block, blocks_of
+from shell_session import BlockFailed, Session
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("tutorial/*.md")),
+    *sorted((ROOT / "docs").glob("how-to/*.md")),
+]
+
+# Blocks that are not executed: (document, first line of the block, why). Nothing else may be left out.
+EXCEPTIONS = {
+    (
+        "README.md",
+        "pip install -e '.[test]' && pytest",
+        "it would start this very suite inside itself; .ci/run runs it, letter by letter",
+    ),
+}
+
+
+def shell_blocks(document: Path) -> list[Block]:
+    return [block for block in blocks_of(document) if block.language in ("bash", "sh", "shell", "console")]
+
+
+def test_the_exceptions_are_those_that_are_listed_here() -> None:
+    left_out = {
+        (document.name, block.text.splitlines()[0], block.not_run)
+        for document in DOCUMENTS
+        for block in shell_blocks(document)
+        if block.not_run is not None
+    }
+
+    assert left_out == EXCEPTIONS
+
+
+def test_shell_blocks_are_called_bash() -> None:
+    others = [block.place for document in DOCUMENTS for block in shell_blocks(document) if block.language != "bash"]
+
+    assert others == []
+    assert sum(len(shell_blocks(document)) for document in DOCUMENTS) > 10
+
+
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if shell_blocks(d)], ids=lambda d: d.relative_to(ROOT).as_posix()
+)
+def test_the_blocks_do_what_they_say(document: Path, checkout: Path, open_session: Callable[[Path], Session]) -> None:
+    session = open_session(checkout)
+
+    for block in blocks_of(document):
+        session.run(block)
+    session.close()
+
+
+# --- the executor itself, on samples ----------------------------------------------------------------
+
+
+def sample(tmp_path: Path, text: str) -> list[Block]:
+    document = tmp_path / "sample.md"
+    document.write_text(text, "utf-8")
+    return blocks_of(document)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("```bash\nfalse\ntrue\n```", "sample.md:6 ended with 1, not 0"),
+        ("```bash\nfalse | true\n```", "ended with 1"),
+        ("```bash\necho $NOBODY\n```", "ended with 1"),
+        ("<!-- shell: exit 3 -->\n```bash\ntrue\n```", "ended with 0, not 3"),
+        ('<!-- shell: shows "two" -->\n```bash\necho one\n```', "does not show ['two']"),
+        ("<!-- shell: server -->\n```bash\necho hello\n```", "ended, but should serve"),
+        ("<!-- shell: output -->\n```text\nzero\none…\n```", "no line 'one…'"),
+    ],
+)
+def test_a_block_that_fails_is_noticed(
+    block: str, message: str, tmp_path: Path, open_session: Callable[[Path], Session]
+) -> None:
+    session = open_session(tmp_path)
+    parsed = sample(tmp_path, "```bash\necho zero\n```\n\n" + block)
+
+    session.run(parsed[0])
+    with pytest.raises(BlockFailed) as caught:
+        session.run(parsed[1])
+    assert message in str(caught.value)
+
+
+def test_a_mark_that_nobody_understands_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="what does 'skip' mean"):
+        sample(tmp_path, "<!-- shell: skip -->\n```bash\ntrue\n```")
+
+
+def test_variables_folders_files_and_ids_go_from_block_to_block(
+    tmp_path: Path, open_session: Callable[[Path], Session]
+) -> None:
+    session = open_session(tmp_path)
+    text = """
+<!-- file: below/one.txt -->
+```text
+one
+```
+
+```bash
+NAME=two && cd below
+```
+
+<!-- shell: shows "one two" -->
+```bash
+echo "$(cat one.txt) $NAME" '{"execution_id": "abc"}'
+```
+
+<!-- shell: shows "the id is abc" -->
+<!-- shell: exit 4 -->
+```bash
+echo the id is …; exit 4
+```
+"""
+
+    blocks = sample(tmp_path, text)
+    for block in blocks:
+        session.run(block)
+    assert [block.exit_code for block in blocks] == [0, 0, 0, 4]
