@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 _EDGE = re.compile(r"\s*(\w+) --> (\w+): (.+)")
+_FINAL = re.compile(r"\s*(\w+) --> \[\*\]")
 _WIDTH, _GAP, _HEIGHT, _MARGIN = 104, 46, 34, 12
 
 
@@ -27,13 +28,18 @@ def edges_of(text: str) -> list[Edge]:
     return [Edge(*match.groups()) for line in text.splitlines() if (match := _EDGE.fullmatch(line))]
 
 
-def picture(edges: list[Edge]) -> str:
+def states_of(text: str) -> list[str]:
+    """The states in the order in which the diagram speaks of what follows them."""
+    found = (_EDGE.fullmatch(line) or _FINAL.fullmatch(line) for line in text.splitlines())
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def picture(states: list[str], edges: list[Edge]) -> str:
     """The states in a row; arrows to the right pass above them, arrows to the left below."""
-    states = list(dict.fromkeys(name for edge in edges for name in (edge.before, edge.after)))
     left = {name: _MARGIN + index * (_WIDTH + _GAP) for index, name in enumerate(states)}
-    longest = max(abs(states.index(edge.before) - states.index(edge.after)) for edge in edges)
-    middle = _MARGIN + 24 * longest + _HEIGHT / 2
-    width, height = left[states[-1]] + _WIDTH + _MARGIN, 2 * middle
+    steps = [states.index(edge.after) - states.index(edge.before) for edge in edges]
+    middle = _MARGIN + 24 * max(*steps, 0) + _HEIGHT / 2
+    width, height = left[states[-1]] + _WIDTH + _MARGIN, middle + _HEIGHT / 2 + _MARGIN - 24 * min(*steps, 0)
     arcs = "".join(_arc(states, left, middle, edge) for edge in edges)
     boxes = "".join(_box(name, left[name], middle) for name in states)
     return (
@@ -73,13 +79,14 @@ class Mermaid(SphinxDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        edges = edges_of("\n".join(self.content))
+        text = "\n".join(self.content)
+        edges = edges_of(text)
         if not edges:
             raise self.error("only state diagrams can be shown")
         rows = [f"| {edge.before} | {edge.after} | {edge.reason} |" for edge in edges]
         table = ["| from | to | when |", "| --- | --- | --- |", *rows]
         return [
-            nodes.raw("", picture(edges), format="html"),
+            nodes.raw("", picture(states_of(text), edges), format="html"),
             *self.parse_text_to_nodes("\n".join(table)),
         ]
 
