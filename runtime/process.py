@@ -52,7 +52,9 @@ class Runtime:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
-        self.store: Store = store or SqliteStore(settings.sqlite_path, self.clock)
+        self.store: Store = store or SqliteStore(
+            settings.sqlite_path, self.clock, skip_migrations=settings.skip_migrations
+        )
         self.transport: Transport = transport or LocalTransport()
         self._http: ClientSession | None = None
         graphs = Graphs(self.store, node_defaults(settings))

@@ -39,6 +39,24 @@ def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
     return [f"{migration.number:04}_{migration.name}" for migration in missing]
 
 
+def check_migrated(connection: sqlite3.Connection) -> None:
+    """Raise `StoreUnusable` when a migration is missing; the database stays as it is."""
+    queries = load_queries(_DIALECT)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(queries["create_migrations_table"])
+        missing = missing_migrations(
+            load_migrations(_DIALECT), connection.execute(queries["list_migrations"]).fetchall()
+        )
+    finally:
+        connection.execute("ROLLBACK")
+    if missing:
+        names = ", ".join(f"{migration.number:04}_{migration.name}" for migration in missing)
+        raise StoreUnusable(
+            f"the database lacks {names}, and SKIP_MIGRATIONS is set: run `workflow-engine migrate up`, or unset it"
+        )
+
+
 def missing_migrations(migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str]]) -> Sequence[Migration]:
     """What is still to be applied. Raises `StoreUnusable` when what was applied does not fit."""
     if len(applied) > len(migrations):

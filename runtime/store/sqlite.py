@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,7 +39,7 @@ from ..ports import (
     Work,
 )
 from .file_lock import FileLock
-from .migrations import migrate
+from .migrations import check_migrated, migrate
 from .sqlite_rows import assemble_loaded, command_record, execution_record, execution_summary, json_array, key_record
 from .sqlite_writer import CreateExecution, Run, SqliteWriter, Trigger
 
@@ -52,7 +53,9 @@ _MOST = 2**62
 class SqliteStore:
     """The Store on one file. The folder is made when it is missing; one process at a time."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, skip_migrations: bool = False) -> None:
+        """With `skip_migrations` a database that needs one is refused instead of changed."""
+        self._skip_migrations = skip_migrations
         self._path = path
         self._clock = clock
         self._lock = FileLock(path)
@@ -72,7 +75,8 @@ class SqliteStore:
             raise StoreUnusable(f"cannot make the folder {self._path.parent}: {error.strerror}") from error
         self._lock.acquire()
         try:
-            await self._writer.open(lambda connection: _prepare(connection, self._clock.now()))
+            prepare = partial(_prepare, now=self._clock.now(), skip_migrations=self._skip_migrations)
+            await self._writer.open(prepare)
             self._owner_reader = await self._connect_reader()
             self._reader = await self._connect_reader()
         except sqlite3.DatabaseError as error:
@@ -289,14 +293,17 @@ class SqliteStore:
         return assemble_loaded(await self._fetch(reader, "load_executions", values))
 
 
-def _prepare(connection: sqlite3.Connection, now: int) -> None:
+def _prepare(connection: sqlite3.Connection, now: int, *, skip_migrations: bool) -> None:
     [[mode]] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
     if mode != "wal":
         raise StoreUnusable(f"the database cannot have a write-ahead log here (its journal mode stays {mode!r})")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA cache_size = -16000")
-    migrate(connection, now)
+    if skip_migrations:
+        check_migrated(connection)
+    else:
+        migrate(connection, now)
     # A file that can only be read opens without complaint; a write that changes nothing finds out.
     connection.execute(load_queries("sqlite")["fence"], (-1, -1))
 

@@ -371,7 +371,7 @@ async def test_a_file_that_cannot_have_a_write_ahead_log_is_refused() -> None:
     """Such as on a file system without shared memory: then readers would block the writer, and it them."""
     in_memory = sqlite3.connect(":memory:", isolation_level=None)
     with closing(in_memory), pytest.raises(StoreUnusable, match=r"write-ahead log.*memory"):
-        sqlite._prepare(in_memory, 1)
+        sqlite._prepare(in_memory, 1, skip_migrations=False)
 
 
 # --- writes that fail -------------------------------------------------------------------------------
@@ -816,6 +816,19 @@ async def test_close_is_safe_at_any_time(path: Path) -> None:
         assert (await again.health()).ok
 
 
+async def test_skipping_migrations_refuses_a_database_that_needs_one_and_opens_one_that_does_not(path: Path) -> None:
+    with pytest.raises(StoreUnusable, match="SKIP_MIGRATIONS"):
+        await SqliteStore(path, SystemClock(), skip_migrations=True).open()
+    migrating = SqliteStore(path, SystemClock())
+    await migrating.open()
+    await migrating.close()
+    skipping = SqliteStore(path, SystemClock(), skip_migrations=True)
+    await skipping.open()
+    health = await skipping.health()
+    await skipping.close()
+    assert health.ok
+
+
 @pytest.mark.parametrize(
     "error", [sqlite3.OperationalError("made up"), StoreUnusable("made up"), MemoryError("made up")]
 )
@@ -824,7 +837,7 @@ async def test_a_failed_open_gives_everything_back(
 ) -> None:
     """Also without a call of `close`, which may follow all the same."""
 
-    def fail(_connection: sqlite3.Connection, _now: int) -> NoReturn:
+    def fail(_connection: sqlite3.Connection, **_how: object) -> NoReturn:
         raise error
 
     threads = set(threading.enumerate())

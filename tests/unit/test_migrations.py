@@ -14,7 +14,7 @@ import pytest
 
 from workflow_engine.runtime.errors import StoreUnusable
 from workflow_engine.runtime.store import migrations
-from workflow_engine.runtime.store.migrations import migrate, missing_migrations, split_statements
+from workflow_engine.runtime.store.migrations import check_migrated, migrate, missing_migrations, split_statements
 from workflow_engine.sql import Migration, load_migrations
 
 SHIPPED = [f"{each.number:04}_{each.name}" for each in load_migrations("sqlite")]
@@ -255,3 +255,27 @@ def test_of_five_that_start_together_one_applies(tmp_path: Path, use_migrations:
     with closing(sqlite3.connect(tmp_path / "engine.db")) as connection:
         assert [row[3] for row in applied(connection)] == [77] * before + [results.index(missing)] * len(missing)
         assert connection.execute("SELECT a, b FROM one").fetchall() == [(1, 2)]
+
+
+def test_a_migration_that_is_missing_is_named_and_nothing_is_changed(
+    connection: sqlite3.Connection, use_migrations: UseMigrations
+) -> None:
+    use_migrations(FIRST, SECOND)
+    with pytest.raises(StoreUnusable, match=r"^the database lacks 0001_first, 0002_second, and SKIP_MIGRATIONS is set"):
+        check_migrated(connection)
+    assert schema(connection) == []
+
+    use_migrations(FIRST)
+    migrate(connection, 1)
+    before = schema(connection)
+    use_migrations(FIRST, SECOND)
+    with pytest.raises(StoreUnusable, match=r"^the database lacks 0002_second, "):
+        check_migrated(connection)
+    assert schema(connection) == before
+
+
+def test_a_database_that_has_every_migration_passes(connection: sqlite3.Connection) -> None:
+    migrate(connection, 1)
+    before = schema(connection), applied(connection)
+    check_migrated(connection)
+    assert (schema(connection), applied(connection)) == before
