@@ -11,26 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from plugin import noop_plugin
+
 from workflow_engine.config import load_settings
-from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
 from workflow_engine.runtime.process import Runtime, running
 from workflow_engine.runtime.store import sqlite_writer
 
 POLL_SECONDS = 0.002
-
-
-@handler("noop")
-async def noop(config: dict[str, Any], context: NodeContext) -> None:
-    """Do nothing."""
-
-
-class NoopPlugin:
-    """Registers the handler that does nothing, as any plugin would."""
-
-    @hookimpl
-    def workflow_engine_handlers(self) -> list[Handler]:
-        """The handler."""
-        return [noop]
 
 
 def chain(nodes: int) -> dict[str, Any]:
@@ -125,7 +112,7 @@ async def open_runtime() -> AsyncIterator[BenchmarkRuntime]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         database = Path(folder) / "engine.db"
         settings = load_settings({"sqlite_path": database})
-        async with running(lambda: Runtime(settings, plugins=[NoopPlugin()])) as runtime:
+        async with running(lambda: Runtime(settings, plugins=[noop_plugin])) as runtime:
             benchmark = BenchmarkRuntime(runtime, database)
             try:
                 yield benchmark

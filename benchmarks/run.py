@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import chain, fan_out, open_runtime
 from processes import cold_start_seconds, memory_of_in_flight
 from reference import write_rows
+from table import Case, measure, print_table
 
 BATCH_ROWS = 200
 
 
-@dataclass
-class Case:
-    """One line of the table."""
+def _reference(function: Callable[[], float]) -> Callable[[], Awaitable[float]]:
+    """A reference that is no coroutine, as one."""
 
-    name: str
-    unit: str
-    better: str
-    engine: Callable[[], Awaitable[float]]
-    reference: Callable[[], float] | None = None
-    engine_values: list[float] = field(default_factory=list)
-    reference_values: list[float] = field(default_factory=list)
+    async def measured() -> float:
+        return function()
+
+    return measured
 
 
 async def _chain_throughput(executions: int, nodes: int, counters: dict[str, Any]) -> float:
@@ -89,61 +85,35 @@ def _cases(scale: int, counters: dict[str, Any], flat: dict[str, float]) -> list
         Case(
             "chain of 3",
             "executions/s",
-            "more",
             lambda: _chain_throughput(chains, 3, counters),
-            lambda: chains / write_rows(executions=chains, attempts_each=3, batch_rows=BATCH_ROWS),
+            _reference(lambda: chains / write_rows(executions=chains, attempts_each=3, batch_rows=BATCH_ROWS)),
         ),
         Case(
             "fan-out of 100",
             "nodes/s",
-            "more",
             lambda: _fan_out_throughput(fans, 100, counters),
-            lambda: fans * 102 / write_rows(executions=fans, attempts_each=102, batch_rows=BATCH_ROWS),
+            _reference(lambda: fans * 102 / write_rows(executions=fans, attempts_each=102, batch_rows=BATCH_ROWS)),
         ),
-        Case("one fan-out of 100", "s", "less", lambda: _one_fan_out(100, flat)),
+        Case("one fan-out of 100", "s", lambda: _one_fan_out(100, flat)),
         Case(
             "one fan-out of 10,000",
             "s",
-            "less",
             lambda: _one_fan_out(10_000, flat),
-            lambda: write_rows(executions=1, attempts_each=10_002, batch_rows=BATCH_ROWS),
+            _reference(lambda: write_rows(executions=1, attempts_each=10_002, batch_rows=BATCH_ROWS)),
         ),
         Case(
             "chain of 100",
             "ms/node",
-            "less",
             lambda: _long_chain(100),
-            lambda: write_rows(executions=0, attempts_each=0, batch_rows=1, single_commits=100) * 10,
+            _reference(lambda: write_rows(executions=0, attempts_each=0, batch_rows=1, single_commits=100) * 10),
         ),
         Case(
             "chain of 3 alone",
             "ms",
-            "less",
             _alone,
-            lambda: write_rows(executions=0, attempts_each=0, batch_rows=1, single_commits=5) * 1000,
+            _reference(lambda: write_rows(executions=0, attempts_each=0, batch_rows=1, single_commits=5) * 1000),
         ),
     ]
-
-
-async def _measure(cases: list[Case], rounds: int) -> None:
-    for _ in range(rounds):
-        for case in cases:
-            case.engine_values.append(await case.engine())
-            if case.reference is not None:
-                case.reference_values.append(case.reference())
-
-
-def _print_table(cases: list[Case]) -> None:
-    print("| case | engine min / median / max | reference median | engine : reference |")
-    print("| --- | --- | --- | --- |")
-    for case in cases:
-        low, middle, high = min(case.engine_values), statistics.median(case.engine_values), max(case.engine_values)
-        reference, ratio = "", ""
-        if case.reference_values:
-            pairs = zip(case.engine_values, case.reference_values, strict=True)
-            reference = _show(statistics.median(case.reference_values))
-            ratio = f"{statistics.median([ours / theirs for ours, theirs in pairs]):.2f}"
-        print(f"| {case.name}, {case.unit} | {_show(low)} / {_show(middle)} / {_show(high)} | {reference} | {ratio} |")
 
 
 def main() -> None:
@@ -157,8 +127,8 @@ def main() -> None:
     flat: dict[str, float] = {}
     cases = _cases(10 if options.quick else 1, counters, flat)
     cases = [case for case in cases if not options.only or options.only in case.name]
-    asyncio.run(_measure(cases, options.rounds))
-    _print_table(cases)
+    asyncio.run(measure(cases, options.rounds))
+    print_table(cases)
     print()
     for name, counts in counters.items():
         print(f"{name}: {counts}")
@@ -170,10 +140,6 @@ def main() -> None:
         starts = [cold_start_seconds() for _ in range(options.rounds)]
         print(f"process start to first completed workflow, s: {_spread(starts)}")
         print(json.dumps(memory_of_in_flight(Path(folder), 1_000 if options.quick else 10_000)))
-
-
-def _show(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _spread(values: list[float]) -> str:

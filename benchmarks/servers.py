@@ -1,0 +1,64 @@
+"""Servers as processes of their own: the engine's, with a handler that does nothing, and the reference's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from http_driver import Address
+
+PLUGIN_FOLDER = Path(__file__).parent / "plugin"
+
+
+@contextmanager
+def engine_server(database: Path, **variables: str) -> Iterator[Address]:
+    """`workflow-engine serve` on that database, with default settings but for `variables`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(PLUGIN_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "SQLITE_PATH": str(database),
+        "LOG_LEVEL": "WARNING",
+        **variables,
+    }
+    with _listening([sys.executable, "-m", "workflow_engine", "serve", "--port", "0"], environment) as address:
+        yield address
+
+
+@contextmanager
+def reference_server(folder: Path, answers: Mapping[str, Sequence[Any]]) -> Iterator[Address]:
+    """The bare application of `api_reference.py`."""
+    file = folder / "answers.json"
+    file.write_text(json.dumps(answers), "utf-8")
+    script = str(Path(__file__).parent / "api_reference.py")
+    with _listening([sys.executable, script, str(file)], dict(os.environ)) as address:
+        yield address
+
+
+@contextmanager
+def _listening(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Address]:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "listening on" in line, f"the server did not start: {line!r}"
+            url = urlsplit(line.split()[-1])
+            assert url.hostname is not None
+            assert url.port is not None
+            yield url.hostname, url.port
+        finally:
+            process.terminate()
+
+
+def completed_count(database: Path) -> int:
+    """How many executions have ended well, by the database itself."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        query = "SELECT count(*) FROM executions WHERE state = 'COMPLETED'"
+        return int(connection.execute(query).fetchone()[0])
