@@ -63,10 +63,11 @@ def list_cases(folder: Path, executions: int) -> Iterator[list[Case]]:
     _fill(database, executions, since)
     print(f"{executions:,} executions written in {time.perf_counter() - began:.0f} s", flush=True)
     with engine_server(database) as engine:
-        first = _get(engine, LIST_PATH)
+        first = _get(engine.address, LIST_PATH)
         answers = {f"GET {LIST_PATH}": (200, "application/json", first.body.decode())}
         with reference_server(folder, answers) as reference:
-            yield [_case(name, query, engine, reference) for name, query in _queries(engine, since)]
+            queries = _queries(engine.address, since)
+            yield [_case(name, query, engine.address, reference.address) for name, query in queries]
 
 
 def _fill(database: Path, executions: int, since: int) -> None:
@@ -102,7 +103,7 @@ def _queries(engine: Address, since: int) -> Iterator[tuple[str, list[tuple[str,
         ("name and state", [("name", "common"), ("state", "FAILED")]),
         ("name and every state", [("name", "name-7"), *every]),
     ):
-        page = _get(engine, _path([*query, ("created_before", _moment(since + 2 * 86_400_000))]))
+        page = _get(engine, _path([*query, ("created_before", _moment(since + 2 * 86_400_000)), ("limit", "1")]))
         yield f"{name}, far behind", [*query, ("cursor", json.loads(page.body)["next_cursor"])]
 
 

@@ -3,7 +3,7 @@
     python benchmarks/api_reference.py ANSWERS
 
 ANSWERS is a JSON file: `{"METHOD /path/{parameter}": [status, content type, body]}`. Bodies are read and not looked
-at; each line of a bulk start is answered by one line.
+at.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-BULK = "POST /v1/definitions/{name}/executions/bulk"
-
 
 def _answering(status: int, content_type: str, body: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     data = body.encode()
@@ -29,26 +27,11 @@ def _answering(status: int, content_type: str, body: str) -> Callable[[web.Reque
     return answer
 
 
-def _answering_lines(line: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    data = line.encode()
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        async for chunk in request.content.iter_any():
-            await response.write(data * chunk.count(b"\n"))
-        await response.write_eof()
-        return response
-
-    return answer
-
-
 async def _serve(answers: dict[str, tuple[int, str, str]]) -> None:
     app = web.Application()
     for route, (status, content_type, body) in answers.items():
         method, path = route.split()
-        handler = _answering_lines(body) if route == BULK else _answering(status, content_type, body)
-        app.router.add_route(method, path, handler)
+        app.router.add_route(method, path, _answering(status, content_type, body))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

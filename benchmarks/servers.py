@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from http_driver import Address
@@ -18,8 +18,20 @@ from http_driver import Address
 PLUGIN_FOLDER = Path(__file__).parent / "plugin"
 
 
+class Server(NamedTuple):
+    """A process that listens."""
+
+    address: Address
+    process_id: int
+
+    def processor_seconds(self) -> float:
+        """What it has spent of the processors' time so far, in all its threads."""
+        fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def engine_server(database: Path, **variables: str) -> Iterator[Address]:
+def engine_server(database: Path, **variables: str) -> Iterator[Server]:
     """`workflow-engine serve` on that database, with default settings but for `variables`."""
     environment = {
         **os.environ,
@@ -28,22 +40,22 @@ def engine_server(database: Path, **variables: str) -> Iterator[Address]:
         "LOG_LEVEL": "WARNING",
         **variables,
     }
-    with _listening([sys.executable, "-m", "workflow_engine", "serve", "--port", "0"], environment) as address:
-        yield address
+    with _listening([sys.executable, "-m", "workflow_engine", "serve", "--port", "0"], environment) as server:
+        yield server
 
 
 @contextmanager
-def reference_server(folder: Path, answers: Mapping[str, Sequence[Any]]) -> Iterator[Address]:
+def reference_server(folder: Path, answers: Mapping[str, Sequence[Any]]) -> Iterator[Server]:
     """The bare application of `api_reference.py`."""
     file = folder / "answers.json"
     file.write_text(json.dumps(answers), "utf-8")
     script = str(Path(__file__).parent / "api_reference.py")
-    with _listening([sys.executable, script, str(file)], dict(os.environ)) as address:
-        yield address
+    with _listening([sys.executable, script, str(file)], dict(os.environ)) as server:
+        yield server
 
 
 @contextmanager
-def _listening(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Address]:
+def _listening(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -52,7 +64,7 @@ def _listening(command: Sequence[str], environment: Mapping[str, str]) -> Iterat
             url = urlsplit(line.split()[-1])
             assert url.hostname is not None
             assert url.port is not None
-            yield url.hostname, url.port
+            yield Server((url.hostname, url.port), process.pid)
         finally:
             process.terminate()
 
