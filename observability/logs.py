@@ -7,6 +7,8 @@ import logging
 import sys
 from typing import Any
 
+from ..runtime.core.problem import printable
+
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -31,17 +33,13 @@ class OneLineFormatter(logging.Formatter):
     """A line for people, and the indented lines of a trace. Control characters in them cannot forge another one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return _printable(super().formatMessage(record))
+        return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        return "\n".join(f"    {_printable(line)}" for line in super().formatException(ei).split("\n"))
+        return "\n".join(f"    {printable(line)}" for line in super().formatException(ei).split("\n"))
 
     def formatStack(self, stack_info: str) -> str:
-        return "\n".join(f"    {_printable(line)}" for line in super().formatStack(stack_info).split("\n"))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return "\n".join(f"    {printable(line)}" for line in super().formatStack(stack_info).split("\n"))
 
 
 def configure_logging(level: str, log_format: str) -> None:

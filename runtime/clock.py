@@ -48,6 +48,11 @@ class SystemClock:
         return format_uuid7(self.now(), int.from_bytes(bits))
 
 
+def block(seconds: float) -> None:
+    """Let this thread sleep. Never on an event loop's thread."""
+    time.sleep(seconds)
+
+
 def format_uuid7(now: int, random_bits: int) -> str:
     """A version 7 UUID of `now` (epoch milliseconds) and at least 74 random bits (RFC 9562)."""
     low = (0b10 << 62) | (random_bits & ((1 << 62) - 1))

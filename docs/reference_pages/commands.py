@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from workflow_engine.runtime.cli.main import _parser as build_parser
+from workflow_engine.runtime.cli.errors import EXIT_CODES
+from workflow_engine.runtime.cli.main import build_parser
 
 from .markdown import anchor, code, table
 
@@ -38,7 +39,8 @@ def spelled(action: argparse.Action) -> str:
 
 def render() -> str:
     """The whole command line."""
-    return "\n\n".join(_section(*command) for command in commands())
+    codes = table(("exit code", "meaning"), [(str(code), _sentence(meaning)) for code, meaning in EXIT_CODES])
+    return "\n\n".join([codes, *(_section(*command) for command in commands())])
 
 
 def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:

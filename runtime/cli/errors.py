@@ -2,67 +2,77 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from ...config import Settings, SettingsError, setting_warnings
-from ...plugins.discovery import PluginError
-from .. import failpoints
-from ..errors import CallerError, EngineError
-
-log = logging.getLogger(__name__)
+from ..core.problem import Problem, printable
 
 FAILURE = 1
 USAGE_ERROR = 2
+UNREACHABLE = 3
+NOT_ENDED = 4
 CANCELLED = 130
 
+EXIT_CODES = (
+    (0, "it worked; a workflow that was waited for is COMPLETED"),
+    (FAILURE, "it failed: the workflow is FAILED, a check of `doctor` is an error, or the engine has a fault"),
+    (USAGE_ERROR, "what was given is at fault: arguments, a file, a setting, an id, an API key"),
+    (UNREACHABLE, "the server cannot be reached, or says that it is not available now"),
+    (NOT_ENDED, "the workflow has not ended yet"),
+    (CANCELLED, "the workflow is CANCELLED, or the command was interrupted"),
+)
 
-class UsageError(Exception):
+
+class CommandError(Exception):
+    """A command cannot do what it should. `problems` are its details, each with a place."""
+
+    def __init__(self, message: str, code: int = FAILURE, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.problems = tuple(problems)
+
+
+class UsageError(CommandError):
     """The command was called in a way that cannot work."""
 
-
-@dataclass
-class Outcome:
-    """The exit code, once it is known."""
-
-    code: int = FAILURE
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message, USAGE_ERROR, problems)
 
 
-@contextmanager
-def reporting_errors() -> Iterator[Outcome]:
-    """Turn expected errors into a message and an exit code; anything else is a fault and shows its trace."""
-    outcome = Outcome()
+def with_reported_errors(command: Callable[[], int]) -> int:
+    """The command's exit code. Expected errors become a message; anything else is a fault and shows its trace."""
     try:
-        yield outcome
-    except (UsageError, SettingsError, PluginError) as error:
-        outcome.code = USAGE_ERROR
-        report(str(error))
+        code = command()
+        sys.stdout.flush()
+        return code
+    except CommandError as error:
+        report_error(error)
+        return error.code
     except KeyboardInterrupt:
-        outcome.code = CANCELLED
-    except EngineError as error:
-        outcome.code = USAGE_ERROR if isinstance(error, CallerError) else FAILURE
-        report(f"{(type(error).__doc__ or '').strip()}: {error}")
-        for problem in error.problems:
-            report(f"  {problem.path}: {problem.message}")
+        return CANCELLED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What Python would still write at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILURE
+    except Exception as error:
+        from .engine_errors import as_command_error
+
+        known = as_command_error(error)
+        if known is None:
+            raise
+        report_error(known)
+        return known.code
 
 
-def check_failpoints(settings: Settings) -> None:
-    """Raise `UsageError` for failpoints that cannot be read: the settings take them as any text."""
-    try:
-        failpoints.configure(settings.failpoints)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def warn_of_settings(settings: Settings, handlers: Iterable[str]) -> None:
-    """Log what a user may have meant otherwise. `handlers` are the names of the handlers there are."""
-    for warning in setting_warnings(settings, handlers):
-        log.warning("%s", warning)
+def report_error(error: CommandError) -> None:
+    """The message, and a line for each problem."""
+    report(str(error))
+    for problem in error.problems:
+        report(f"  {problem.path}: {printable(problem.message)}")
 
 
 def report(message: str) -> None:
-    """A line on standard error."""
-    print(message, file=sys.stderr)
+    """A message on standard error. What a terminal would act on is shown instead."""
+    for line in message.split("\n"):
+        print(printable(line), file=sys.stderr, flush=True)

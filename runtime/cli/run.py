@@ -12,51 +12,40 @@ from typing import Any
 
 from ...config import Settings, load_settings
 from ...observability.logs import configure_logging
-from ..core.json_text import InvalidJson, decode
-from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
+from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState
 from ..engine import Engine, ExecutionResults
+from ..errors import InvalidDefinition
 from ..process import Runtime, running
-from .errors import CANCELLED, FAILURE, UsageError, check_failpoints, report, warn_of_settings
+from .errors import UsageError, report
 from .event_loop import run_to_end
+from .files import parse_inputs, read_definition
+from .startup import check_failpoints, warn_of_settings
+from .waiting import show_results
 
 REFRESH_SECONDS = 1.0
 
-_EXIT_CODES = {WorkflowState.COMPLETED: 0, WorkflowState.FAILED: FAILURE, WorkflowState.CANCELLED: CANCELLED}
 
-
-def run_file(file: Path, inputs: Sequence[str], *, demo: bool) -> int:
+def run_file(file: Path, inputs: Sequence[str], *, demo: bool, as_json: bool) -> int:
     """Run the workflow in `file` with `inputs` ("name=value"); returns 0, 1 when it failed, 130 when cancelled."""
-    document = _read(file)
+    definition = read_definition(file)
     parameters = parse_inputs(inputs)
     settings = load_settings({"demo_mode": True} if demo else {})
     check_failpoints(settings)
     configure_logging(max(settings.log_level, "WARNING", key=["DEBUG", "INFO", "WARNING", "ERROR"].index), "console")
-    return run_to_end(_run_apart(settings, document, parameters))
+    try:
+        return run_to_end(_run_apart(settings, definition.document, parameters, as_json=as_json))
+    except InvalidDefinition as error:
+        raise UsageError(f"{definition.name}: {error}", definition.located(error.problems)) from None
 
 
-def parse_inputs(inputs: Sequence[str]) -> dict[str, Any]:
-    """`["a=1", "b=x"]` as `{"a": 1, "b": "x"}`. Raises `UsageError` for one without `=` or a name given twice."""
-    parameters: dict[str, Any] = {}
-    for item in inputs:
-        name, equals, text = item.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--input {item!r}: write it as name=value")
-        if name in parameters:
-            raise UsageError(f"--input {name!r} is given twice")
-        try:
-            parameters[name] = decode(text.encode("utf-8", "surrogateescape"))
-        except InvalidJson:
-            parameters[name] = text
-    return parameters
-
-
-async def _run_apart(settings: Settings, document: Any, parameters: dict[str, Any]) -> int:
+async def _run_apart(settings: Settings, document: Any, parameters: dict[str, Any], *, as_json: bool) -> int:
     """Run on a database of its own, which is gone before the process is left, even if it is left by force."""
     with tempfile.TemporaryDirectory(prefix="workflow-engine-") as folder:
-        return await _run(settings.model_copy(update={"sqlite_path": Path(folder) / "run.db"}), document, parameters)
+        settings = settings.model_copy(update={"sqlite_path": Path(folder) / "run.db"})
+        return await _run(settings, document, parameters, as_json=as_json)
 
 
-async def _run(settings: Settings, document: Any, parameters: dict[str, Any]) -> int:
+async def _run(settings: Settings, document: Any, parameters: dict[str, Any], *, as_json: bool) -> int:
     async with running(lambda: Runtime(settings)) as runtime:
         warn_of_settings(settings, runtime.catalogue)
         engine = runtime.engine
@@ -64,8 +53,7 @@ async def _run(settings: Settings, document: Any, parameters: dict[str, Any]) ->
         await engine.trigger(submitted.execution_id, parameters)
         _cancel_on_signals(engine, submitted.execution_id)
         results = await _follow(runtime, submitted.execution_id)
-        _print_results(results)
-        return _EXIT_CODES[results.state]
+        return show_results(_document(results), as_json=as_json)
 
 
 async def _follow(runtime: Runtime, execution_id: str) -> ExecutionResults:
@@ -97,20 +85,11 @@ def _cancel_on_signals(engine: Engine, execution_id: str) -> None:
         loop.add_signal_handler(number, on_signal)
 
 
-def _print_results(results: ExecutionResults) -> None:
-    if results.state is WorkflowState.COMPLETED:
-        output = results.output_text or b"null"
-        print(json.dumps(json.loads(output), indent=2, ensure_ascii=False))
-        return
-    if results.error is not None:
-        error = results.error
-        report(f"node {error['node_id']} failed at attempt {error['attempt']}: {error['type']}: {error['message']}")
-
-
-def _read(file: Path) -> Any:
-    try:
-        return decode(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except InvalidJson as error:
-        raise UsageError(f"{file} is not valid JSON: {error}") from None
+def _document(results: ExecutionResults) -> dict[str, Any]:
+    """The results as the API shows them, but for the time."""
+    return {
+        "id": results.execution_id,
+        "state": results.state,
+        "output_data": None if results.output_text is None else json.loads(results.output_text),
+        "error": results.error,
+    }

@@ -17,8 +17,9 @@ from ...observability.logs import configure_logging
 from ..api.app import build_app
 from ..errors import SetupError
 from ..process import Runtime, running
-from .errors import FAILURE, check_failpoints, warn_of_settings
+from .errors import FAILURE
 from .event_loop import run_to_end
+from .startup import check_failpoints, warn_of_settings
 
 log = logging.getLogger(__name__)
 

@@ -53,6 +53,11 @@ def ascii_safe(value: object) -> str:
     return repr(value)
 
 
+def printable(text: str) -> str:
+    """The text with every character that is not to be seen (controls, line breaks, marks of direction) escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the names nearest to `word`, or the empty string.
 

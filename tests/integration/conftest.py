@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
+from commands import PLUGIN, Meeting, Process
 
-from workflow_engine.config import load_settings
+from workflow_engine import __version__
+from workflow_engine.config import Settings, load_settings
 from workflow_engine.handlers.external_service import call_external_service
 from workflow_engine.handlers.external_service_config import ExternalServiceConfig
 from workflow_engine.plugins import Handler, NodeContext, hookimpl
@@ -25,6 +29,7 @@ from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.egress import create_session
 
+Make = Callable[..., Awaitable[Any]]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Long enough for anything that ends by itself; whoever sees it pass has found a fault.
@@ -248,3 +253,133 @@ def run_workflow(
         return await end_of(runtime, await start_workflow(runtime, *arguments, **more))
 
     return run
+
+
+# --- commands as processes of their own -------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of the commands: this one without the engine's settings, with a folder of its own for plugins."""
+    ours = {name.upper() for name in Settings.model_fields}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not name.startswith(("HANDLER_TIMEOUT_", "WORKFLOW_ENGINE_", "COV_"))
+    }
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    return {**kept, "PYTHONPATH": str(tmp_path / "plugins"), "TMPDIR": str(temporary), "PYTHONUTF8": "1"}
+
+
+@pytest.fixture
+async def start(tmp_path: Path, environment: dict[str, str]) -> AsyncIterator[Make]:
+    """`await start("run", "x.json", LOG_LEVEL="DEBUG")`: a command in a folder of this test."""
+    started: list[Process] = []
+
+    async def start(*arguments: object, **variables: str) -> Process:
+        process = Process(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "workflow_engine",
+                *map(str, arguments),
+                cwd=tmp_path,
+                env=environment | variables,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        await process.kill()
+
+
+@pytest.fixture
+def run(start: Make) -> Make:
+    """`await run("--version")`: a command to its end; its exit code and what it wrote."""
+
+    async def run(*arguments: object, **variables: str) -> tuple[int, str, str]:
+        process = await start(*arguments, **variables)
+        code = await process.end()
+        # Of the command itself: the log indents the traces of handlers.
+        assert "\nTraceback" not in "\n" + process.errors
+        return code, process.output, process.errors
+
+    return run
+
+
+@pytest.fixture
+def workflow_file(tmp_path: Path) -> Callable[..., Path]:
+    """`workflow_file(nodes)` or `workflow_file(text=...)`: a file with a definition."""
+
+    def write(*nodes: dict[str, Any], text: bytes | None = None, **more: Any) -> Path:
+        file = tmp_path / "workflow.json"
+        document = {"name": "a test", "dag": {"nodes": nodes}, **more}
+        file.write_bytes(json.dumps(document).encode() if text is None else text)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def install_plugin(tmp_path: Path) -> Callable[..., None]:
+    """`install_plugin("name", source)`: a distribution "name-plugin" with one entry point, for the commands."""
+
+    def install(name: str = "hostile", source: str = PLUGIN) -> None:
+        folder = tmp_path / "plugins"
+        information = folder / f"{name}_plugin-1.0.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[workflow_engine]\n{name} = {name}_plugin_module\n")
+        (folder / f"{name}_plugin_module.py").write_text(source)
+
+    return install
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Callable[[], list[str]]:
+    """`nothing_left()`: what the commands have left in the folder for temporary files."""
+    return lambda: [path.name for path in (tmp_path / "temporary").iterdir()]
+
+
+@pytest.fixture
+async def meeting() -> AsyncIterator[Meeting]:
+    """A place to meet the handler "meet"."""
+    arrivals: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    open_writers: list[asyncio.StreamWriter] = []
+
+    async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_writers.append(writer)
+        if await reader.readline() == b"begun\n":
+            arrivals.put_nowait(writer)
+
+    server = await asyncio.start_server(arrive, "127.0.0.1")
+    async with server:
+        yield Meeting(server.sockets[0].getsockname()[1], arrivals)
+        for writer in open_writers:
+            writer.close()
+
+
+@pytest.fixture
+def serve(start: Make) -> Make:
+    """`await serve()`: the process and the address of a server on a free port."""
+
+    async def serve(*arguments: object, **variables: str) -> tuple[Process, str]:
+        process = await start("serve", "--port", 0, *arguments, **variables)
+        line = await process.line("stdout", "listening on")
+        assert line.startswith(f"workflow-engine {__version__} listening on http://")
+        return process, line.split()[-1]
+
+    return serve
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[ClientSession]:
+    """A client's session."""
+    async with ClientSession() as session:
+        yield session

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "config": CORE,
     "plugins": CORE | {"runtime/ports.py"},
     "handlers": frozenset({"plugins"}),
-    "observability": frozenset({"runtime/ports.py", "runtime/errors.py"}),
+    "observability": CORE | {"runtime/ports.py", "runtime/errors.py"},
     "runtime/store": FOUNDATION | {"sql"},
     "runtime/transport": FOUNDATION,
     "runtime/graphs.py": {"runtime/core", "runtime/ports.py"},
