@@ -66,9 +66,7 @@ def decode(text: bytes) -> Any:
     if decoded.startswith("\ufeff"):
         raise InvalidJson("starts with a byte order mark; send plain UTF-8")
     try:
-        value = json.loads(
-            decoded, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_integer
-        )
+        value = _read(decoded)
     except json.JSONDecodeError as error:
         raise InvalidJson(f"{error.msg} at line {error.lineno} column {error.colno}") from None
     except RecursionError:
@@ -208,3 +206,9 @@ def _bounded_integer(digits: str) -> int:
     if len(digits) > MAX_INTEGER_BITS // 3:
         raise InvalidJson(f"an integer of {len(digits)} digits; at most {MAX_INTEGER_BITS // 3} are allowed")
     return int(digits)
+
+
+# Made once: making one costs more than reading a short text.
+_read = json.JSONDecoder(
+    object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_integer
+).decode
