@@ -63,7 +63,7 @@ class _Origins:
         value = getattr(self._settings, name)
         if value is None and name in _DERIVED:
             attribute, by = _DERIVED[name]
-            return getattr(self._settings, attribute), f"default, by {by}"
+            return getattr(self._settings, attribute), by
         if name in self._overrides:
             return value, "command line"
         return value, self.of_variable(name.upper()) if name not in self._by_url else self._by_url[name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...config import Settings, SettingsError, check_supported, load_settings, setting_warnings
@@ -12,8 +10,8 @@ from ...config.effective import EffectiveSetting, effective_settings
 from ...plugins.discovery import PluginError, discover
 from ..process import plugin_settings
 from .errors import report
-
-WIDEST_CHARACTERS = 10_000
+from .tables import print_table
+from .terminal import print_json
 
 
 def show_config(overrides: Mapping[str, Any], *, as_json: bool) -> int:
@@ -23,9 +21,9 @@ def show_config(overrides: Mapping[str, Any], *, as_json: bool) -> int:
     warnings = _warnings(settings)
     if as_json:
         document = {"settings": [setting._asdict() for setting in shown], "warnings": warnings}
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     else:
-        _print_table(shown)
+        print_table(("variable", "value", "from"), _rows(shown))
     for warning in warnings:
         report(f"warning: {warning}")
     return 0
@@ -45,28 +43,13 @@ def _warnings(settings: Settings) -> list[str]:
     return warnings + setting_warnings(settings, handlers)
 
 
-def _print_table(shown: Sequence[EffectiveSetting]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("variable", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    table.add_column("from", overflow="fold")
+def _rows(shown: Sequence[EffectiveSetting]) -> Iterator[tuple[object, ...]]:
+    """Each setting, under its group's title."""
     group = None
     for setting in shown:
         if setting.group != group:
             group = setting.group
-            table.add_row()
-            table.add_row(f"[bold]{group}[/bold]")
-        table.add_row(setting.variable, _text(setting.value), setting.origin)
-    # Into a file or a pipe, nothing is folded: it is for other programs too.
-    Console(width=None if sys.stdout.isatty() else WIDEST_CHARACTERS).print(table)
-
-
-def _text(value: bool | int | float | str | None) -> str:
-    from rich.markup import escape
-
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else escape(str(value))
+            yield ()
+            yield (group.upper(),)
+        value = str(setting.value).lower() if isinstance(setting.value, bool) else setting.value
+        yield setting.variable, value, setting.origin

@@ -19,7 +19,7 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert rows[0] == ["variable", "value", "from"]
     assert ["API_HOST", "::1", "command", "line"] in rows
     assert ["HANDLER_TIMEOUT_CALL_EXTERNAL_SERVICE", "60.0", "default"] in rows
-    assert ["API_KEYS_REQUIRED", "false", "default,", "by", "ENVIRONMENT", "and", "API_HOST"] in rows
+    assert ["API_KEYS_REQUIRED", "false", "ENVIRONMENT", "and", "API_HOST"] in rows
     assert ["LLM_API_KEY", "********", "environment"] in rows
     assert "canary" not in output
     assert errors == ""
@@ -29,6 +29,19 @@ def test_markup_in_a_value_is_text(capsys: pytest.CaptureFixture[str], monkeypat
     monkeypatch.setenv("FAILPOINTS", "[red]x[/red][bold")
     assert main(["config"]) == 0
     assert "[red]x[/red][bold " in capsys.readouterr().out
+
+
+def test_what_a_terminal_would_act_on_is_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLITE_PATH", "a\x1b[31mb\nc")
+    monkeypatch.setenv("WORKER_\x1b[31mX", "1")
+    for arguments in (["config"], ["config", "--json"]):
+        assert main(arguments) == 0
+        output, errors = capsys.readouterr()
+        assert "\x1b" not in output + errors
+        assert "SQLITE_PATH" in output
+        assert "WORKER_" in errors
 
 
 def test_a_document_for_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

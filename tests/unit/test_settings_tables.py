@@ -84,8 +84,8 @@ def test_every_row_of_the_tables_is_in_the_view() -> None:
 
 def test_what_others_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "prod")
-    assert view()["API_KEYS_REQUIRED"] == (True, "default, by ENVIRONMENT and API_HOST")
-    assert view()["HTTP_ALLOW_PRIVATE"] == (False, "default, by ENVIRONMENT")
+    assert view()["API_KEYS_REQUIRED"] == (True, "ENVIRONMENT and API_HOST")
+    assert view()["HTTP_ALLOW_PRIVATE"] == (False, "ENVIRONMENT")
     monkeypatch.setenv("API_KEYS_REQUIRED", "false")
     assert view()["API_KEYS_REQUIRED"] == (False, "environment")
 
