@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 import pytest
+from postgres_server import PostgresServer
 
 
 def positive(text: str) -> int:
@@ -31,3 +33,18 @@ def simulation_seeds(pytestconfig: pytest.Config) -> int:
     """How many seeds each simulation runs."""
     seeds: int = pytestconfig.getoption("--simulation-seeds")
     return seeds
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests of the run that only ask it things."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_schema(postgres_server: PostgresServer) -> str:
+    """An empty schema of the test's own."""
+    return postgres_server.create_schema()

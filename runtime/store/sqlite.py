@@ -40,7 +40,7 @@ from ..ports import (
 )
 from .file_lock import FileLock
 from .migrations import check_migrated, migrate
-from .sqlite_rows import assemble_loaded, command_record, execution_record, execution_summary, json_array, key_record
+from .rows import assemble_loaded, command_record, execution_record, execution_summary, json_array, key_record
 from .sqlite_writer import CreateExecution, Run, SqliteWriter, Trigger
 
 OLDEST_SQLITE = (3, 37, 0)
@@ -211,11 +211,11 @@ class SqliteStore:
         await self._writer.write(Run(lambda connection: connection.execute(query, values).rowcount))
 
     async def list_keys(self) -> Sequence[KeyRecord]:
-        return [key_record(row) for row in await self._fetch(self._reader, "list_keys", ())]
+        return [_key_record(row) for row in await self._fetch(self._reader, "list_keys", ())]
 
     async def find_key(self, digest: str) -> KeyRecord | None:
         found = await self._fetch(self._reader, "find_key", (digest,))
-        return key_record(found[0]) if found else None
+        return _key_record(found[0]) if found else None
 
     async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
         query = self._queries["revoke_key"]
@@ -291,6 +291,10 @@ class SqliteStore:
     ) -> Sequence[LoadedExecution]:
         values = {"execution_ids": json_array(execution_ids), "with_outputs": with_outputs}
         return assemble_loaded(await self._fetch(reader, "load_executions", values))
+
+
+def _key_record(row: Sequence[Any]) -> KeyRecord:
+    return key_record([*row[:3], json.loads(row[3]), *row[4:]])
 
 
 def _prepare(connection: sqlite3.Connection, now: int, *, skip_migrations: bool) -> None:

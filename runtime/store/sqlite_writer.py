@@ -20,7 +20,7 @@ from ..core.state import WorkflowState
 from ..errors import BackendError, IdempotencyConflict, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from ..failpoints import failpoint
 from ..ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution
-from .sqlite_rows import json_array
+from .rows import json_array
 
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
 

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.ports import Store, Transport
 from workflow_engine.runtime.store.memory import MemoryStore
+from workflow_engine.runtime.store.postgres import PostgresAddress, PostgresStore
 from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.transport.local import LocalTransport
 
@@ -23,13 +25,13 @@ from workflow_engine.runtime.transport.local import LocalTransport
 class StoreKind:
     """One implementation of the Store port.
 
-    `factory` is given an empty folder; each call of what it returns makes a store, not yet open, over
+    `factory` is given the test's fixtures; each call of what it returns makes a store, not yet open, over
     the same data. `contradiction` is what a write raises that the stored rows contradict.
     `refuses_when_closed`: a closed store can be told from an open one.
     """
 
     name: str
-    factory: Callable[[Path], Callable[[], Store]]
+    factory: Callable[[pytest.FixtureRequest], Callable[[], Store]]
     contradiction: type[Exception]
     refuses_when_closed: bool
 
@@ -43,14 +45,22 @@ class TransportKind:
     followed: Callable[[Transport], int]
 
 
-def memory_stores(_folder: Path) -> Callable[[], Store]:
+def memory_stores(_request: pytest.FixtureRequest) -> Callable[[], Store]:
     """In memory the data are the object, so that is what is opened again."""
     store = MemoryStore()
     return lambda: store
 
 
-def sqlite_stores(folder: Path) -> Callable[[], Store]:
+def sqlite_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    folder: Path = request.getfixturevalue("tmp_path")
     return lambda: SqliteStore(folder / "engine.db", SystemClock())
+
+
+def postgres_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Each test has a schema of its own in the one server of the run."""
+    address: PostgresAddress = request.getfixturevalue("postgres_server").address
+    schema: str = request.getfixturevalue("postgres_schema")
+    return lambda: PostgresStore(address, SystemClock(), pool_size=6, timeout_seconds=20.0, schema=schema)
 
 
 def locally_followed(transport: Transport) -> int:
@@ -61,6 +71,7 @@ def locally_followed(transport: Transport) -> int:
 STORES = (
     StoreKind("memory", memory_stores, AssertionError, refuses_when_closed=False),
     StoreKind("sqlite", sqlite_stores, sqlite3.IntegrityError, refuses_when_closed=True),
+    StoreKind("postgres", postgres_stores, asyncpg.IntegrityConstraintViolationError, refuses_when_closed=True),
 )
 TRANSPORTS = (TransportKind("local", LocalTransport, locally_followed),)
 
@@ -68,9 +79,9 @@ TRANSPORTS = (TransportKind("local", LocalTransport, locally_followed),)
 class OpenedStore:
     """A store under test, open, and the way to open the same data again."""
 
-    def __init__(self, kind: StoreKind, folder: Path) -> None:
+    def __init__(self, kind: StoreKind, request: pytest.FixtureRequest) -> None:
         self.kind = kind
-        self.make = kind.factory(folder)
+        self.make = kind.factory(request)
         self.store = self.make()
 
     async def reopen(self) -> Store:
@@ -89,9 +100,9 @@ def store_kind(request: pytest.FixtureRequest) -> StoreKind:
 
 
 @pytest.fixture
-async def opened(store_kind: StoreKind, tmp_path: Path) -> AsyncIterator[OpenedStore]:
+async def opened(store_kind: StoreKind, request: pytest.FixtureRequest) -> AsyncIterator[OpenedStore]:
     """An open and empty store that can be opened again."""
-    opened = OpenedStore(store_kind, tmp_path)
+    opened = OpenedStore(store_kind, request)
     await opened.store.open()
     yield opened
     await opened.store.close()

@@ -1,4 +1,4 @@
-"""Rows of SQLite as the records of the port, and lists as SQLite takes them."""
+"""Rows of a database as the records of the port."""
 
 from __future__ import annotations
 
@@ -13,21 +13,32 @@ from ..ports import CommandRecord, ExecutionRecord, ExecutionSummary, KeyRecord,
 
 def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
     """Sort the rows of `load_executions` into executions, attempts by sequence, commands by id."""
-    records: list[ExecutionRecord] = []
-    attempts: dict[str, list[AttemptRow]] = {}
-    commands: dict[str, list[CommandRecord]] = {}
+    records, attempts, commands = [], [], []
     for kind, *row in rows:
         if kind == 0:
             records.append(execution_record(row))
         elif kind == 1:
-            attempts.setdefault(row[0], []).append(AttemptRow._make([*row[:4], NodeState(row[4]), *row[5:]]))
+            attempts.append(AttemptRow._make([*row[:4], NodeState(row[4]), *row[5:]]))
         else:
-            commands.setdefault(row[1], []).append(command_record(row))
+            commands.append(command_record(row))
+    return group_loaded(records, attempts, commands)
+
+
+def group_loaded(
+    records: Iterable[ExecutionRecord], attempts: Iterable[AttemptRow], commands: Iterable[CommandRecord]
+) -> Sequence[LoadedExecution]:
+    """Each execution with its attempts by sequence and its commands by id."""
+    attempts_of: dict[str, list[AttemptRow]] = {}
+    for attempt in attempts:
+        attempts_of.setdefault(attempt.execution_id, []).append(attempt)
+    commands_of: dict[str, list[CommandRecord]] = {}
+    for command in commands:
+        commands_of.setdefault(command.execution_id, []).append(command)
     return [
         LoadedExecution(
             record,
-            sorted(attempts.get(record.execution_id, ()), key=lambda attempt: attempt.sequence),
-            sorted(commands.get(record.execution_id, ())),
+            sorted(attempts_of.get(record.execution_id, ()), key=lambda attempt: attempt.sequence),
+            sorted(commands_of.get(record.execution_id, ())),
         )
         for record in records
     ]
@@ -55,4 +66,4 @@ def execution_summary(row: Sequence[Any]) -> ExecutionSummary:
 
 def key_record(row: Sequence[Any]) -> KeyRecord:
     """A row of `api_keys`."""
-    return KeyRecord(row[0], row[1], row[2], tuple(json.loads(row[3])), *row[4:])
+    return KeyRecord(row[0], row[1], row[2], tuple(row[3]), *row[4:])

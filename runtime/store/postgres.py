@@ -1,0 +1,293 @@
+"""The Store on PostgreSQL: one statement and one round trip for each batch, whatever its size.
+
+The owner's commits and looks, and what the API asks for, go over connections of their own: neither waits
+for the other's. A commit is one statement, in which every part selects from the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import asyncpg
+
+from ...sql import load_queries
+from ..clock import Clock, uuid7_floor
+from ..core.machine import AttemptRow
+from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
+from ..errors import BackendError, PartitionLost, StoreUnusable
+from ..failpoints import failpoint
+from ..ports import (
+    CommandRecord,
+    CommitBatch,
+    DefinitionRecord,
+    DefinitionVersion,
+    ExecutionFilter,
+    ExecutionRecord,
+    ExecutionSummary,
+    IdempotencyClaim,
+    KeyRecord,
+    LoadedExecution,
+    NewDefinition,
+    NewExecution,
+    StoreHealth,
+    Work,
+)
+from .postgres_connections import Connections, PostgresAddress
+from .postgres_errors import CANNOT_CONNECT, describe
+from .postgres_lock import DatabaseLock
+from .postgres_migrations import check_migrated, migrate
+from .postgres_writes import ApiWrites
+from .rows import command_record, execution_record, execution_summary, group_loaded, key_record
+
+OLDEST_SERVER = 150_000
+OWNER_CONNECTIONS = 2
+_LAST_ID = "~"
+"""Behind every identifier."""
+_MOST = 2**62
+"""More than every version."""
+
+
+class PostgresStore:
+    """The Store on one database. One process at a time owns it; its schema is made when it is missing."""
+
+    def __init__(
+        self,
+        address: PostgresAddress,
+        clock: Clock,
+        *,
+        pool_size: int,
+        timeout_seconds: float,
+        skip_migrations: bool = False,
+        schema: str = "public",
+    ) -> None:
+        """`pool_size` connections in all; `timeout_seconds` bounds every statement and the wait for a connection."""
+        self._address = address
+        self._clock = clock
+        self._skip_migrations = skip_migrations
+        self._queries = load_queries("postgres")
+        settings = {"search_path": schema, "application_name": "workflow-engine"}
+        self._owner = Connections(address, size=OWNER_CONNECTIONS, timeout_seconds=timeout_seconds, settings=settings)
+        self._api = Connections(
+            address,
+            size=max(1, pool_size - OWNER_CONNECTIONS - 1),
+            timeout_seconds=timeout_seconds,
+            settings=settings,
+        )
+        self._lock = DatabaseLock(self._owner.connect_apart)
+        self._writes = ApiWrites(self._api)
+        self._closing = asyncio.Lock()
+
+    async def open(self) -> None:
+        try:
+            await self._owner.open()
+            await self._api.open()
+            await self._prepare()
+            await self._lock.acquire()
+        except CANNOT_CONNECT as error:
+            await self.close()
+            raise StoreUnusable(
+                f"no use of PostgreSQL at {self._address}: {describe(error)}; check POSTGRES_URL, or POSTGRES_HOST, "
+                "POSTGRES_PORT, POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DATABASE"
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        async with self._closing:
+            await self._writes.close()
+            await self._api.close()
+            await self._owner.close()
+            await self._lock.release()
+
+    async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
+        return await self._writes.define(definition, created_at)
+
+    async def create_execution(
+        self, definition: NewDefinition | str, execution: NewExecution, claim: IdempotencyClaim | None = None
+    ) -> tuple[str, str]:
+        return await self._writes.create(definition, execution, claim)
+
+    async def trigger(
+        self, execution_id: str, input_text: bytes, started_at: int, claim: IdempotencyClaim | None = None
+    ) -> str | None:
+        return await self._writes.trigger(execution_id, input_text, started_at, claim)
+
+    async def cancel_pending(self, execution_id: str, completed_at: int) -> bool:
+        return bool(await self._api.write(self._queries["cancel_pending"], execution_id, completed_at))
+
+    async def add_cancel(self, execution_id: str, created_at: int) -> None:
+        await self._api.write(self._queries["insert_cancel"], execution_id, created_at)
+
+    async def partition_version(self, partition: int) -> int:
+        found = await self._owner.read(self._queries["partition_version"], partition)
+        return int(found[0][0]) if found else 0
+
+    async def take_partition(self, partition: int, owner: str, version: int) -> int:
+        await self._lock.ensure()
+        taken = await self._owner.write(self._queries["take_partition"], partition, version, owner)
+        if not taken:
+            raise PartitionLost(f"partition {partition} is no longer at version {version}")
+        return version + 1
+
+    async def commit(self, batch: CommitBatch) -> int:
+        failpoint("store.commit.fence")
+        fenced = await self._owner.write(
+            self._queries["commit"],
+            batch.partition,
+            batch.version,
+            *_attempt_columns(batch.attempts),
+            *_columns([(*each[:2], _encoded(each.error), *each[3:]) for each in batch.executions], 5),
+            *_columns(batch.commands, 2),
+        )
+        failpoint("store.commit.landed")
+        if not fenced:
+            raise PartitionLost(f"partition {batch.partition} is no longer at version {batch.version}")
+        return batch.version + 1
+
+    async def find_work(self, partition: int, now: int, limit: int) -> Work:
+        found = await self._owner.read(self._queries["find_work"], partition, now, limit)
+        [[next_due_at]] = await self._owner.read(self._queries["next_due_at"], partition, now)
+        return Work([row[0] for row in found], next_due_at)
+
+    async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
+        return await self._load(self._owner, execution_ids, True)
+
+    async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
+        found = await self._owner.read(self._queries["read_cancels"], list(execution_ids))
+        return [command_record(row) for row in found]
+
+    async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
+        found = await self._load(self._api, [execution_id], False)
+        return found[0] if found else None
+
+    async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
+        found = await self._read("read_execution", execution_id)
+        return _execution_record(found[0]) if found else None
+
+    async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
+        rows = await self._read("read_outputs", execution_id, list(node_ids))
+        found = {row[0]: row[1] for row in rows}
+        return [(node_id, found[node_id]) for node_id in node_ids if node_id in found]
+
+    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
+        found = await self._read("read_definition", definition_id)
+        return DefinitionRecord(*found[0]) if found else None
+
+    async def find_definition(self, name: str, version: int | None = None) -> DefinitionVersion | None:
+        if version is None:
+            found = await self._read("find_latest", name)
+        else:
+            found = await self._read("find_version", name, version)
+        return DefinitionVersion(*found[0]) if found else None
+
+    async def list_definitions(self, after: str | None, limit: int) -> Sequence[DefinitionVersion]:
+        return [DefinitionVersion(*row) for row in await self._read("list_definitions", after or "", limit)]
+
+    async def list_versions(self, name: str, below: int | None, limit: int) -> Sequence[DefinitionVersion]:
+        rows = await self._read("list_versions", name, _MOST if below is None else below, limit)
+        return [DefinitionVersion(*row) for row in rows]
+
+    async def list_executions(
+        self, wanted: ExecutionFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        lowest = "" if wanted.created_from is None else uuid7_floor(wanted.created_from)
+        highest = _LAST_ID if wanted.created_before is None else uuid7_floor(wanted.created_before)
+        bounds = (lowest, highest if before is None else min(before, highest), limit)
+        states = sorted(wanted.states or WorkflowState)
+        if wanted.name is not None:
+            rows = await self._read("list_executions_by_name", *bounds, states, wanted.name)
+        elif wanted.states:
+            rows = await self._read("list_executions_by_state", *bounds, states)
+        else:
+            rows = await self._read("list_executions", *bounds)
+        return [execution_summary([*row[:8], _decoded(row[8])]) for row in map(tuple, rows)]
+
+    async def add_key(self, record: KeyRecord) -> None:
+        await self._api.write(self._queries["add_key"], *record)
+
+    async def list_keys(self) -> Sequence[KeyRecord]:
+        return [key_record(tuple(row)) for row in await self._read("list_keys")]
+
+    async def find_key(self, digest: str) -> KeyRecord | None:
+        found = await self._read("find_key", digest)
+        return key_record(tuple(found[0])) if found else None
+
+    async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
+        return bool(await self._api.write(self._queries["revoke_key"], revoked_at, key_id))
+
+    async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
+        states = sorted(TERMINAL_WORKFLOW_STATES)
+        values = (states, uuid7_floor(ended_before), ended_before, limit)
+        return len(await self._api.write(self._queries["delete_ended_executions"], *values))
+
+    async def delete_claims(self, created_before: int, limit: int) -> int:
+        return len(await self._api.write(self._queries["delete_claims"], created_before, limit))
+
+    async def health(self) -> StoreHealth:
+        try:
+            [row] = await self._read("ping")
+            if row["in_recovery"]:
+                return StoreHealth(False, "the server only reads: it is a standby, or is recovering")
+            await self._lock.ensure()
+        except BackendError as error:
+            return StoreHealth(False, str(error))
+        return StoreHealth(True, f"PostgreSQL {row['version'].split()[0]}")
+
+    async def _prepare(self) -> None:
+        connection = await self._owner.acquire()
+        try:
+            version = connection.get_server_version()
+            if version.major * 10_000 < OLDEST_SERVER:
+                raise StoreUnusable(f"PostgreSQL {version.major} is too old; 15 or newer is needed")
+            if self._skip_migrations:
+                await check_migrated(connection)
+            else:
+                await migrate(connection, self._clock.now())
+        finally:
+            await self._owner.release(connection)
+
+    async def _read(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
+        return await self._api.read(self._queries[query], *values)
+
+    async def _load(
+        self, connections: Connections, execution_ids: Collection[str], with_outputs: bool
+    ) -> Sequence[LoadedExecution]:
+        rows = await connections.read(self._queries["load_executions"], list(execution_ids), with_outputs)
+        records, attempts, commands = [], [], []
+        for kind, execution_id, text, number, state, data, error, *numbers in rows:
+            if kind == 0:
+                columns = (execution_id, text, number, state, data, error, *numbers)
+                records.append(_execution_record(columns))
+            elif kind == 1:
+                sequence, *times = numbers
+                row = (execution_id, sequence, text, number, NodeState(state), data, _decoded(error), *times)
+                attempts.append(AttemptRow._make(row))
+            else:
+                created_at, consumed, sequence, _ = numbers
+                commands.append(command_record((number, execution_id, created_at, consumed, sequence)))
+        return group_loaded(records, attempts, commands)
+
+
+def _execution_record(row: Sequence[Any]) -> ExecutionRecord:
+    values = tuple(row)
+    return execution_record([*values[:5], _decoded(values[5]), *values[6:]])
+
+
+def _attempt_columns(rows: Sequence[AttemptRow]) -> Sequence[Sequence[Any]]:
+    return _columns([(*row[:6], _encoded(row.error), *row[7:]) for row in rows], 10)
+
+
+def _columns(rows: Sequence[Sequence[Any]], count: int) -> Sequence[Sequence[Any]]:
+    """Rows as arrays, one for each column."""
+    return list(zip(*rows, strict=True)) if rows else [()] * count
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _decoded(data: bytes | None) -> str | None:
+    return None if data is None else data.decode()

@@ -1,0 +1,125 @@
+"""Connections to PostgreSQL: pools with time limits, and the errors of each statement in the port's words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from ..errors import StoreUnavailable
+from .postgres_errors import CANNOT_CONNECT, describe, retry_at_once, translate
+
+MOST_ATTEMPTS = 5
+
+
+class PostgresAddress(NamedTuple):
+    """Where a database is, and how to get in. `ssl` is libpq's `sslmode`; None leaves it to the server."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+    ssl: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}/{self.database}"
+
+
+class Connections:
+    """One pool. Safe to use concurrently; `size` statements at a time, the others wait."""
+
+    def __init__(
+        self, address: PostgresAddress, *, size: int, timeout_seconds: float, settings: Mapping[str, str]
+    ) -> None:
+        """`timeout_seconds` bounds the wait for a connection, and each statement, on both sides."""
+        self._address = address
+        self._size = size
+        self._timeout_seconds = timeout_seconds
+        self._settings = settings
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connect once, to find out whether that is possible; raises what asyncpg raises."""
+        self._pool = await asyncpg.create_pool(
+            min_size=1, max_size=self._size, max_inactive_connection_lifetime=300.0, **self._options()
+        )
+
+    async def connect_apart(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection that is not of the pool; the caller closes it. Raises what asyncpg raises."""
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(**self._options())
+        return connection
+
+    def _options(self) -> dict[str, Any]:
+        milliseconds = str(max(1, round(self._timeout_seconds * 1000)))
+        return {
+            **self._address._asdict(),
+            "timeout": self._timeout_seconds,
+            "command_timeout": self._timeout_seconds,
+            "server_settings": {
+                "statement_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": milliseconds,
+                **self._settings,
+            },
+        }
+
+    async def close(self) -> None:
+        """Let what is under way finish, for a moment; then close."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), self._timeout_seconds)
+            except TimeoutError:
+                pool.terminate()
+
+    async def read(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
+        """The rows of a query that changes nothing. Raises `StoreUnavailable`.
+
+        A text with a NUL is in no row, since PostgreSQL takes none: whoever asks for one finds nothing.
+        """
+        if any(isinstance(value, str) and "\0" in value for value in values):
+            return ()
+        kept = [_without_nul(value) if isinstance(value, list) else value for value in values]
+        return await self._fetch(query, kept, writing=False)
+
+    async def write(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
+        """The rows of one statement, which is a transaction by itself.
+
+        Raises `StoreUnavailable` when it has not happened, `StoreOutcomeUnknown` when that cannot be known,
+        and asyncpg's own error for data that cannot be stored.
+        """
+        return await self._fetch(query, values, writing=True)
+
+    async def acquire(self) -> asyncpg.pool.PoolConnectionProxy[asyncpg.Record]:
+        """A connection of one's own for a while; give it back with `release`. Raises `StoreUnavailable`."""
+        if self._pool is None:
+            raise StoreUnavailable("the store is closed")
+        try:
+            return await self._pool.acquire(timeout=self._timeout_seconds)
+        except CANNOT_CONNECT as error:
+            raise StoreUnavailable(f"no connection to PostgreSQL at {self._address}: {describe(error)}") from error
+
+    async def release(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Give a connection back."""
+        if self._pool is not None:
+            await self._pool.release(connection)
+
+    async def _fetch(self, query: str, values: Sequence[Any], *, writing: bool) -> Sequence[asyncpg.Record]:
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            connection = await self.acquire()
+            try:
+                rows: Sequence[asyncpg.Record] = await connection.fetch(query, *values)
+                return rows
+            except Exception as error:
+                if retry_at_once(error) and attempt < MOST_ATTEMPTS:
+                    continue
+                raise translate(error, writing=writing) from error
+            finally:
+                await self.release(connection)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _without_nul(values: list[Any]) -> list[Any]:
+    return [value for value in values if not (isinstance(value, str) and "\0" in value)]

