@@ -5,32 +5,38 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
+from pydantic import BaseModel
+
 from . import distributed
 from .families import STALE_TIMEOUTS
 from .kinds import ROLES
 from .settings import Settings, SettingsError
 from .unknown import unknown_handlers, unknown_variables
 
-_DISTRIBUTED_GROUPS = (
-    distributed.RedisSettings,
-    distributed.PostgresSettings,
-    distributed.ReplicaSettings,
-    distributed.OrchestratorSettings,
-)
+# The groups that each backend makes no use of.
+_UNUSED_GROUPS: Mapping[str, tuple[type[BaseModel], ...]] = {
+    "embedded": (
+        distributed.RedisSettings,
+        distributed.PostgresSettings,
+        distributed.ReplicaSettings,
+        distributed.OrchestratorSettings,
+    ),
+    "postgres": (distributed.RedisSettings, distributed.ReplicaSettings, distributed.OrchestratorSettings),
+}
 
 
 def check_supported(settings: Settings) -> None:
     """Raise `SettingsError` for a backend or roles that this version does not have."""
     problems = []
-    if settings.backend != "embedded":
+    if settings.backend == "distributed":
         problems.append(
-            f"BACKEND: {settings.backend} is not there yet; this version has the embedded backend only, "
-            "so leave it unset or set it to embedded"
+            "BACKEND: distributed is not there yet; this version has embedded (SQLite) and postgres, each with one "
+            "process"
         )
     if settings.runtime_roles != ROLES:
         problems.append(
             f"RUNTIME_ROLES: {','.join(settings.runtime_roles)} needs the backend distributed, which is not there yet; "
-            "this version has the embedded backend only, so leave it unset or set it to all"
+            "leave it unset or set it to all"
         )
     if problems:
         raise SettingsError("\n".join(problems))
@@ -47,7 +53,8 @@ def setting_warnings(settings: Settings, handlers: Iterable[str]) -> list[str]:
 
 
 def _without_effect(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
-    fields = [name.upper() for group in _DISTRIBUTED_GROUPS for name in group.model_fields]
+    groups = _UNUSED_GROUPS.get(settings.backend, ())
+    fields = [name.upper() for group in groups for name in group.model_fields]
     unused = [name for name in fields if name in environment]
     unused += [name for name, _ in STALE_TIMEOUTS.members(environment)]
     if unused:

@@ -1,6 +1,6 @@
 """The settings of the backends `postgres` and `distributed`, and of several replicas beside each other.
 
-They are read and checked already; the embedded backend uses none of them.
+They are read and checked already; the embedded backend uses none of them, `postgres` the group of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class PostgresSettings(BaseModel):
         None,
         description="instead of the five above: `postgresql://user:password@host:port/database?sslmode=verify-full`",
     )
-    postgres_pool_size: Count = Field(10, description="most connections of one process to PostgreSQL")
+    postgres_pool_size: Annotated[int, Field(ge=4, le=1_000)] = Field(
+        10, description="most connections of one process to PostgreSQL"
+    )
 
 
 class ReplicaSettings(BaseModel):

@@ -41,7 +41,7 @@ class CoreSettings(BaseModel):
     backend: Literal["embedded", "postgres", "distributed"] = Field(
         "embedded",
         description="where executions are kept and how replicas talk: SQLite in one process, PostgreSQL with one "
-        "process, or PostgreSQL and Redis with many; this version has `embedded` only",
+        "process, or PostgreSQL and Redis with many; this version has `embedded` and `postgres`",
     )
     runtime_roles: Roles = Field(
         ROLES, description="what this process does: `api`, `orchestrator`, `worker`; this version does `all` only"
@@ -79,6 +79,9 @@ class StoreSettings(BaseModel):
     )
     skip_migrations: bool = Field(
         False, description="do not migrate the database at the start; one that needs it is refused"
+    )
+    skip_migrations: bool = Field(
+        False, description="do not bring the database's schema up to date at the start; refuse to start when it is not"
     )
     retention_days: Annotated[int, Field(ge=0, le=36_500), Unit("days")] = Field(
         0, description="how long executions are kept after their end; 0 keeps them for ever"

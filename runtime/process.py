@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+POSTGRES_TIMEOUT_SECONDS = 10.0
+"""Of a statement, and of the wait for a connection."""
+
 
 class Runtime:
     """One process's parts, built and wired but not started: `start`, then `stop`, once each."""
@@ -52,9 +55,7 @@ class Runtime:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
-        self.store: Store = store or SqliteStore(
-            settings.sqlite_path, self.clock, skip_migrations=settings.skip_migrations
-        )
+        self.store: Store = store or build_store(settings, self.clock)
         self.transport: Transport = transport or LocalTransport()
         self._http: ClientSession | None = None
         graphs = Graphs(self.store, node_defaults(settings))
@@ -155,6 +156,31 @@ async def running(build: Callable[[], Runtime]) -> AsyncIterator[Runtime]:
         yield runtime
     finally:
         await runtime.stop()
+
+
+def build_store(settings: Settings, clock: Clock) -> Store:
+    """The store of the backend that the settings name."""
+    if settings.backend == "embedded":
+        return SqliteStore(settings.sqlite_path, clock, skip_migrations=settings.skip_migrations)
+    # Imported where it is used: the driver takes a moment, and an embedded process has no use for it.
+    from .store.postgres import PostgresStore
+    from .store.postgres_connections import PostgresAddress
+
+    address = PostgresAddress(
+        settings.postgres_host,
+        settings.postgres_port,
+        settings.postgres_user,
+        settings.postgres_password.get_secret_value(),
+        settings.postgres_database,
+        None if settings.postgres_url is None else settings.postgres_url.get_secret_value(),
+    )
+    return PostgresStore(
+        address,
+        clock,
+        pool_size=settings.postgres_pool_size,
+        timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
+        skip_migrations=settings.skip_migrations,
+    )
 
 
 def node_defaults(settings: Settings) -> NodeDefaults:

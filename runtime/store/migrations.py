@@ -50,6 +50,11 @@ def check_migrated(connection: sqlite3.Connection) -> None:
         )
     finally:
         connection.execute("ROLLBACK")
+    refuse_missing(missing)
+
+
+def refuse_missing(missing: Sequence[Migration]) -> None:
+    """Raise `StoreUnusable` when there are any: somebody else is meant to apply them."""
     if missing:
         names = ", ".join(f"{migration.number:04}_{migration.name}" for migration in missing)
         raise StoreUnusable(

@@ -157,7 +157,7 @@ class PostgresStore:
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         found = await self._owner.read(self._queries["read_cancels"], list(execution_ids))
-        return [command_record(row) for row in found]
+        return [command_record(tuple(row)) for row in found]
 
     async def read_execution_state(self, execution_id: str) -> LoadedExecution | None:
         found = await self._load(self._api, [execution_id], False)
@@ -165,7 +165,7 @@ class PostgresStore:
 
     async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
         found = await self._read("read_execution", execution_id)
-        return _execution_record(found[0]) if found else None
+        return _execution_record(tuple(found[0])) if found else None
 
     async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
         rows = await self._read("read_outputs", execution_id, list(node_ids))
@@ -272,8 +272,7 @@ class PostgresStore:
 
 
 def _execution_record(row: Sequence[Any]) -> ExecutionRecord:
-    values = tuple(row)
-    return execution_record([*values[:5], _decoded(values[5]), *values[6:]])
+    return execution_record([*row[:5], _decoded(row[5]), *row[6:]])
 
 
 def _attempt_columns(rows: Sequence[AttemptRow]) -> Sequence[Sequence[Any]]:

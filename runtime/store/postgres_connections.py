@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from ..errors import StoreUnavailable
-from .postgres_errors import CANNOT_CONNECT, describe, retry_at_once, translate
+from .postgres_errors import CANNOT_CONNECT, describe, is_broken, retry_at_once, translate
 
 MOST_ATTEMPTS = 5
 
 
 class PostgresAddress(NamedTuple):
-    """Where a database is, and how to get in. `ssl` is libpq's `sslmode`; None leaves it to the server."""
+    """Where a database is, and how to get in. `dsn` adds what the parts do not say, such as `sslmode`."""
 
     host: str
     port: int
     user: str
     password: str
     database: str
-    ssl: str | None = None
+    dsn: str | None = None
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}/{self.database}"
@@ -42,9 +42,9 @@ class Connections:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self) -> None:
-        """Connect once, to find out whether that is possible; raises what asyncpg raises."""
+        """Make ready; connections are made when they are wanted, so that one that is lost costs no more than itself."""
         self._pool = await asyncpg.create_pool(
-            min_size=1, max_size=self._size, max_inactive_connection_lifetime=300.0, **self._options()
+            min_size=0, max_size=self._size, max_inactive_connection_lifetime=300.0, **self._options()
         )
 
     async def connect_apart(self) -> asyncpg.Connection[asyncpg.Record]:
@@ -82,7 +82,7 @@ class Connections:
         if any(isinstance(value, str) and "\0" in value for value in values):
             return ()
         kept = [_without_nul(value) if isinstance(value, list) else value for value in values]
-        return await self._fetch(query, kept, writing=False)
+        return await self._run(query, kept, writing=False)
 
     async def write(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
         """The rows of one statement, which is a transaction by itself.
@@ -90,7 +90,7 @@ class Connections:
         Raises `StoreUnavailable` when it has not happened, `StoreOutcomeUnknown` when that cannot be known,
         and asyncpg's own error for data that cannot be stored.
         """
-        return await self._fetch(query, values, writing=True)
+        return await self._run(query, values, writing=True)
 
     async def acquire(self) -> asyncpg.pool.PoolConnectionProxy[asyncpg.Record]:
         """A connection of one's own for a while; give it back with `release`. Raises `StoreUnavailable`."""
@@ -106,13 +106,15 @@ class Connections:
         if self._pool is not None:
             await self._pool.release(connection)
 
-    async def _fetch(self, query: str, values: Sequence[Any], *, writing: bool) -> Sequence[asyncpg.Record]:
+    async def _run(self, query: str, values: Sequence[Any], *, writing: bool) -> Sequence[asyncpg.Record]:
         for attempt in range(1, MOST_ATTEMPTS + 1):
             connection = await self.acquire()
             try:
                 rows: Sequence[asyncpg.Record] = await connection.fetch(query, *values)
                 return rows
             except Exception as error:
+                if is_broken(error):
+                    connection.terminate()
                 if retry_at_once(error) and attempt < MOST_ATTEMPTS:
                     continue
                 raise translate(error, writing=writing) from error

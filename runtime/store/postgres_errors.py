@@ -24,12 +24,18 @@ _CONNECTION_LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     OSError,
     TimeoutError,
 )
 
 CANNOT_CONNECT = (*_CONNECTION_LOST, *_HAS_NOT_HAPPENED, asyncpg.PostgresError)
 """Whatever comes of asking for a connection."""
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether the connection is of no more use."""
+    return isinstance(error, _CONNECTION_LOST) and not isinstance(error, ValueError)
 
 
 def retry_at_once(error: BaseException) -> bool:

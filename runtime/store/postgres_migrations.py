@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...sql import load_migrations, load_queries
-from ..errors import StoreUnusable
 from ..failpoints import failpoint
-from .migrations import missing_migrations
+from .migrations import missing_migrations, refuse_missing
 
 _DIALECT = "postgres"
 
@@ -34,14 +33,12 @@ async def migrate(connection: Any, now: int) -> list[str]:
 
 async def check_migrated(connection: Any) -> None:
     """Raise `StoreUnusable` unless every migration of this version has been applied, and no other."""
+    queries = load_queries(_DIALECT)
     async with connection.transaction():
-        await connection.execute(load_queries(_DIALECT)["create_migrations_table"])
-        missing = missing_migrations(load_migrations(_DIALECT), await _applied(connection))
-    if missing:
-        raise StoreUnusable(
-            f"{len(missing)} migrations are missing and SKIP_MIGRATIONS is set; run 'workflow-engine migrate up'"
-        )
+        await connection.execute(queries["create_migrations_table"])
+        refuse_missing(missing_migrations(load_migrations(_DIALECT), await _applied(connection)))
 
 
 async def _applied(connection: Any) -> list[tuple[int, str, str]]:
-    return [tuple(row) for row in await connection.fetch(load_queries(_DIALECT)["list_migrations"])]
+    queries = load_queries(_DIALECT)
+    return [tuple(row) for row in await connection.fetch(queries["list_migrations"])]

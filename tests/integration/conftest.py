@@ -16,6 +16,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from commands import PLUGIN, Meeting, Process
+from postgres_server import PostgresServer
 
 from workflow_engine import __version__
 from workflow_engine.config import Settings, load_settings
@@ -185,6 +186,19 @@ def start_runtime(tmp_path: Path, running_runtimes: list[Runtime]) -> Callable[.
         running_runtimes.append(runtime)
         await runtime.start()
         return runtime
+
+    return start
+
+
+@pytest.fixture
+def start_postgres_runtime(
+    postgres_server: PostgresServer, start_runtime: Callable[..., Awaitable[Runtime]]
+) -> Callable[..., Awaitable[Runtime]]:
+    """The same on a PostgreSQL database of this test."""
+    given = postgres_server.settings(postgres_server.create_database())
+
+    async def start(**settings: Any) -> Runtime:
+        return await start_runtime(**given | settings)
 
     return start
 

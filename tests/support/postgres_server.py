@@ -34,13 +34,24 @@ class PostgresServer:
         self._settings = settings
         self._binaries = _binaries(folder)
         self._process: subprocess.Popen[bytes] | None = None
-        self._schemas = 0
+        self._made = 0
         self.port = _free_port()
 
     @property
     def address(self) -> PostgresAddress:
         """Where the server listens, as its superuser."""
         return PostgresAddress("127.0.0.1", self.port, "postgres", "", "postgres")
+
+    def settings(self, database: str) -> dict[str, object]:
+        """The engine's settings for a database of this server."""
+        return {
+            "backend": "postgres",
+            "postgres_host": "127.0.0.1",
+            "postgres_port": self.port,
+            "postgres_user": "postgres",
+            "postgres_password": "unused",
+            "postgres_database": database,
+        }
 
     def start(self) -> None:
         """Start, and wait until connections are taken; makes the data folder at the first start."""
@@ -78,9 +89,16 @@ class PostgresServer:
 
     def create_schema(self) -> str:
         """A new and empty schema; returns its name."""
-        self._schemas += 1
-        name = f"schema_{self._schemas}"
-        self._run("psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-qc", f"create schema {name}")
+        return self._make("schema")
+
+    def create_database(self) -> str:
+        """A new and empty database; returns its name."""
+        return self._make("database")
+
+    def _make(self, what: str) -> str:
+        self._made += 1
+        name = f"{what}_{self._made}"
+        self._run("psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-qc", f"create {what} {name}")
         return name
 
     def log(self) -> str:

@@ -46,13 +46,13 @@ def test_what_a_terminal_would_act_on_is_escaped(
 
 def test_a_document_for_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_CONCURENCY", "1")
-    monkeypatch.setenv("BACKEND", "postgres")
+    monkeypatch.setenv("BACKEND", "distributed")
     assert main(["config", "--json", "--port", "0"]) == 0
     output, errors = capsys.readouterr()
     document = json.loads(output)
     assert {"group": "API", "variable": "API_PORT", "value": 0, "origin": "command line"} in document["settings"]
     backend, slip = document["warnings"]
-    assert backend.startswith("BACKEND: postgres is not there yet")
+    assert backend.startswith("BACKEND: distributed is not there yet")
     assert slip == "WORKER_CONCURENCY is no setting; did you mean WORKER_CONCURRENCY?"
     assert errors.splitlines() == [f"warning: {backend}", f"warning: {slip}"]
 

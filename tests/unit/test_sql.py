@@ -20,10 +20,12 @@ from workflow_engine.runtime import store
 from workflow_engine.runtime.store.migrations import migrate
 from workflow_engine.sql import load_migrations, load_queries
 
-DIALECTS = ("sqlite",)
+DIALECTS = ("sqlite", "postgres")
+# The files of the store that ask for each dialect's queries.
+FILES = {"sqlite": ("sqlite*.py", "migrations.py"), "postgres": ("postgres*.py",)}
 QUERIES = load_queries("sqlite")
-# These are given a query's name as an argument, so their look-ups name no query.
-TAKE_A_NAME = {"_fetch", "_execute_rows"}
+# These are given a query's name as an argument (its place here), so their look-ups name no query.
+TAKE_A_NAME = {"_fetch": 1, "_execute_rows": 1, "_read": 0}
 # A batch of rows is given to it as "changed (columns) AS (VALUES ...)" or "INTO table (columns) VALUES ...".
 COLUMNS_BEFORE_ROWS = re.compile(r"\(([^()]*)\)\s*(?:AS\s*\(\s*)?VALUES\s+:rows")
 
@@ -70,25 +72,26 @@ def names_asked_for(tree: ast.Module) -> Iterator[tuple[int, str | None]]:
             if inside.get(node) in TAKE_A_NAME and not isinstance(asked, ast.Constant):
                 continue
         elif isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("self.") in TAKE_A_NAME:
-            asked = node.args[1]
+            asked = node.args[TAKE_A_NAME[ast.unparse(node.func).removeprefix("self.")]]
         if asked is not None:
             yield asked.lineno, str(asked.value) if isinstance(asked, ast.Constant) else None
 
 
-def asked_for() -> dict[str, str | None]:
-    """Where in the stores' source a query is asked for, and which."""
+def asked_for(dialect: str) -> dict[str, str | None]:
+    """Where in a store's source a query is asked for, and which."""
     found = {}
-    for file in sorted(Path(store.__path__[0]).glob("*.py")):
+    for file in sorted(file for pattern in FILES[dialect] for file in Path(store.__path__[0]).glob(pattern)):
         for line, name in names_asked_for(ast.parse(file.read_text("utf-8"))):
             found[f"{file.name}:{line}"] = name
     return found
 
 
-def test_every_query_is_used_and_every_name_used_exists() -> None:
-    asked = asked_for()
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_query_is_used_and_every_name_used_exists(dialect: str) -> None:
+    asked, queries = asked_for(dialect), load_queries(dialect)
     assert [place for place, name in asked.items() if name is None] == [], "cannot tell which query is meant"
-    assert {name: place for place, name in asked.items() if name not in QUERIES} == {}
-    assert set(QUERIES) - set(asked.values()) == set(), "never used"
+    assert {name: place for place, name in asked.items() if name not in queries} == {}
+    assert set(queries) - set(asked.values()) == set(), "never used"
 
 
 def test_the_search_finds_look_ups_of_each_kind() -> None:
