@@ -80,9 +80,6 @@ class StoreSettings(BaseModel):
     skip_migrations: bool = Field(
         False, description="do not migrate the database at the start; one that needs it is refused"
     )
-    skip_migrations: bool = Field(
-        False, description="do not bring the database's schema up to date at the start; refuse to start when it is not"
-    )
     retention_days: Annotated[int, Field(ge=0, le=36_500), Unit("days")] = Field(
         0, description="how long executions are kept after their end; 0 keeps them for ever"
     )

@@ -16,7 +16,7 @@ from ...sql import load_queries
 from ..clock import Clock, uuid7_floor
 from ..core.machine import AttemptRow
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
-from ..errors import BackendError, PartitionLost, StoreUnusable
+from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..failpoints import failpoint
 from ..ports import (
     CommandRecord,
@@ -85,7 +85,7 @@ class PostgresStore:
             await self._api.open()
             await self._prepare()
             await self._lock.acquire()
-        except CANNOT_CONNECT as error:
+        except (StoreUnavailable, *CANNOT_CONNECT) as error:
             await self.close()
             raise StoreUnusable(
                 f"no use of PostgreSQL at {self._address}: {describe(error)}; check POSTGRES_URL, or POSTGRES_HOST, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -114,7 +115,8 @@ class Connections:
                 return rows
             except Exception as error:
                 if is_broken(error):
-                    connection.terminate()
+                    with suppress(asyncpg.InterfaceError):  # the pool may have noticed, and taken it back
+                        connection.terminate()
                 if retry_at_once(error) and attempt < MOST_ATTEMPTS:
                     continue
                 raise translate(error, writing=writing) from error
