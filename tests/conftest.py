@@ -36,12 +36,12 @@ def simulation_seeds(pytestconfig: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """One PostgreSQL server for all tests of the run that only ask it things."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server = PostgresServer()
     server.start()
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture

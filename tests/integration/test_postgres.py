@@ -45,12 +45,12 @@ async def step(_config: dict[str, Any], context: NodeContext) -> dict[str, Any]:
 
 
 @pytest.fixture
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def own_server() -> Iterator[PostgresServer]:
     """A server of the test's own, as durable as in production, to be killed."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"), settings={})
+    server = PostgresServer(settings={})
     server.start()
     yield server
-    server.stop()
+    server.close()
 
 
 async def test_a_workflow_runs_and_is_there_after_a_restart(

