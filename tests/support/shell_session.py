@@ -61,6 +61,7 @@ class Session:
             "PATH": os.pathsep.join((commands, os.environ["PATH"])),
             "SESSION_STATE": str(state_folder / "state"),
             "API_PORT": self._ports["8000"],
+            "WORKFLOW_ENGINE_URL": f"http://127.0.0.1:{self._ports['8000']}",
         }
 
     def run(self, block: Block) -> None:
