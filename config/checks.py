@@ -55,6 +55,8 @@ def setting_warnings(settings: Settings, handlers: Iterable[str]) -> list[str]:
 def _without_effect(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     groups = _UNUSED_GROUPS.get(settings.backend, ())
     fields = [name.upper() for group in groups for name in group.model_fields]
+    if settings.backend != "embedded":
+        fields.append("SQLITE_PATH")
     unused = [name for name in fields if name in environment]
     unused += [name for name, _ in STALE_TIMEOUTS.members(environment)]
     if unused:

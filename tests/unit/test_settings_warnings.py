@@ -146,6 +146,14 @@ def test_what_the_embedded_backend_does_not_use_is_said(monkeypatch: pytest.Monk
     assert line == "without effect with BACKEND=embedded: REDIS_HOST, POSTGRES_URL, PARTITIONS, STALE_TIMEOUT_INPUT"
 
 
+def test_what_the_postgres_backend_does_not_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"BACKEND": "postgres", "REDIS_HOST": "a", "POSTGRES_HOST": "b", "SQLITE_PATH": "c"}.items():
+        monkeypatch.setenv(name, text)
+    assert setting_warnings(load_settings(), HANDLERS) == [
+        "without effect with BACKEND=postgres: REDIS_HOST, SQLITE_PATH"
+    ]
+
+
 def test_debug_in_production_is_said_to_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "prod")
     assert setting_warnings(load_settings(), HANDLERS) == []
