@@ -57,10 +57,9 @@ def _resident_mebibytes() -> float:
 async def _measure(folder: Path, executions: int) -> dict[str, Any]:
     from aiohttp import web
 
-    from workflow_engine import __version__
     from workflow_engine.config import load_settings
     from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
-    from workflow_engine.runtime.api.app import build_app
+    from workflow_engine.runtime.cli.api import api_runner
     from workflow_engine.runtime.process import Runtime, running
 
     release = asyncio.Event()
@@ -78,15 +77,7 @@ async def _measure(folder: Path, executions: int) -> dict[str, Any]:
     nodes = [{"id": f"n{i}", "handler": "gate", "dependencies": [f"n{i - 1}"] if i else []} for i in range(3)]
     document = {"name": "gated", "dag": {"nodes": nodes}}
     async with running(lambda: Runtime(settings, plugins=[GatePlugin()])) as runtime:
-        app = build_app(
-            runtime.engine,
-            store=runtime.store,
-            version=__version__,
-            owner_works=runtime.is_healthy,
-            set_aside=int,
-            slots=10,
-        )
-        runner = web.AppRunner(app)
+        runner = api_runner(runtime)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         at_rest = _resident_mebibytes()

@@ -76,7 +76,12 @@ class Settings(
         """Whether the API asks for keys: as set, or by environment and address."""
         if self.api_keys_required is not None:
             return self.api_keys_required
-        return self.environment == "prod" or not _is_loopback(self.api_host)
+        return self.environment == "prod" or not self.listens_to_this_machine_only
+
+    @property
+    def listens_to_this_machine_only(self) -> bool:
+        """Whether the API's address is a loopback one."""
+        return _is_loopback(self.api_host)
 
     @property
     def shows_faults(self) -> bool:

@@ -69,3 +69,8 @@ def uuid7_milliseconds(identifier: str) -> int:
 def uuid7_floor(milliseconds: int) -> str:
     """The lowest version 7 UUID made at or after a moment in epoch milliseconds."""
     return format_uuid7(min(max(milliseconds, 0), (1 << 48) - 1), 0)
+
+
+def random_bytes(count: int) -> bytes:
+    """Bytes that nobody can guess, for keys. Tests have no need to own them."""
+    return os.urandom(count)

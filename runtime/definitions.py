@@ -48,6 +48,13 @@ class Checked(NamedTuple):
     document: Mapping[str, Any]
 
 
+class Defined(NamedTuple):
+    """A stored definition, and whether it is new: not an earlier one of the same name and content."""
+
+    stored: DefinitionVersion
+    new: bool
+
+
 class Definitions:
     """Check, store, look up. Safe to call concurrently from one event loop."""
 
@@ -86,7 +93,7 @@ class Definitions:
             self._graphs.keep(definition_id, graph, len(checked.body))
             self._id_of_digest.put(checked.digest, definition_id)
 
-    async def define(self, document: Any) -> DefinitionVersion:
+    async def define(self, document: Any) -> Defined:
         """Store a definition without an execution; returns the stored one, which may be an earlier one.
 
         Raises `InvalidDefinition` with every problem, `PayloadTooLarge`, `StoreUnavailable`.
@@ -95,7 +102,7 @@ class Definitions:
         new = NewDefinition(self._clock.new_id(), document["name"], checked.digest, checked.body)
         stored = await self._store.define(new, self._clock.now())
         await self.keep(checked, stored.definition_id)
-        return stored
+        return Defined(stored, stored.definition_id == new.definition_id)
 
     async def problems(self, document: Any) -> Sequence[Problem]:
         """Every problem of a definition; empty when it may be stored."""

@@ -18,7 +18,7 @@ from .core.json_text import InvalidJson, JsonTooLarge, encode
 from .core.machine import Execution, combine_exit_outputs, fold
 from .core.problem import Problem
 from .core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
-from .definitions import Definitions, Recent, off_loop
+from .definitions import Defined, Definitions, Recent, off_loop
 from .errors import (
     ExecutionConflict,
     ExecutionNotFound,
@@ -29,7 +29,6 @@ from .errors import (
 from .failpoints import failpoint
 from .graphs import Graphs
 from .ports import (
-    DefinitionVersion,
     ExecutionFilter,
     ExecutionRecord,
     ExecutionSummary,
@@ -132,7 +131,7 @@ class Engine:
         self._definition_of_execution.put(execution_id, stored_id)
         return Submitted(stored_id, execution_id)
 
-    async def define(self, document: Any) -> DefinitionVersion:
+    async def define(self, document: Any) -> Defined:
         """Store a definition without an execution, as `Definitions.define` does."""
         self._check_accepting()
         return await self.definitions.define(document)

@@ -9,29 +9,36 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from workflow_engine.runtime.api import problems
+from workflow_engine.runtime.api.errors import RequestRefused
 from workflow_engine.runtime.errors import BackendError, CallerError, EngineError, PartitionLost, SetupError
 
 from .markdown import anchor, code
 
 REMEDIES: dict[str, str] = {
     "bad-request": "Correct what `errors` names: a body that is no JSON, an unknown field, a query parameter.",
+    "cross-site-request": "Call the API from its own pages, or from a program; a page of another site cannot.",
     "definition-not-found": "Check the name and the version; definitions are stored by a submit.",
     "execution-conflict": "Look at the execution's state first; one that runs cannot be triggered again.",
     "execution-not-found": "Check the id. Executions that ended long ago may have been deleted by retention.",
+    "forbidden": "Use a key with the scope that the message names.",
+    "host-not-allowed": "Call it by a name of the machine, such as `localhost`, or require API keys.",
     "idempotency-conflict": "Use a new `Idempotency-Key` for a new request; the same key is for the same request.",
     "internal-error": "A fault of the engine: its log has the trace. Please report it.",
     "invalid-definition": "Correct the definition at each path of `errors`.",
     "invalid-input": "Correct the parameters at each path of `errors`; the definition's `input_schema` says what fits.",
+    "key-not-found": "Check the id in the list of keys; one that was revoked cannot be revoked again.",
     "method-not-allowed": "Use a method of the `Allow` header.",
     "not-found": "Check the address; the reference lists every endpoint.",
     "overloaded": "Send the request again after `Retry-After`; send fewer at the same time.",
     "partition-lost": "Nothing to do: another process has taken over, and this one starts over or ends.",
     "payload-too-large": "Send less: the message says how much is allowed.",
+    "request-timeout": "Send the request faster, or in smaller ones; `API_REQUEST_TIMEOUT` sets the time.",
     "setup": "Read the message: it names what is missing or taken, such as the port.",
     "shutting-down": "Send the request again, to this process once it is back or to another one.",
     "store-outcome-unknown": "Look whether it was done, or send it again with the same `Idempotency-Key`.",
     "store-unavailable": "Send the request again after `Retry-After`; see that the disk is not full.",
     "store-unusable": "Read the message: the file is locked by another process, damaged, or of a newer version.",
+    "unauthenticated": "Send a valid key: `Authorization: Bearer wfe_...`. Ask for a new one if it has expired.",
     "unsupported-media-type": "Send `Content-Type: application/json`.",
 }
 
@@ -40,7 +47,7 @@ _SERVER_PROBLEMS = {"method-not-allowed": 405, "not-found": 404}
 
 
 # Never raised themselves: what is, is of a class below them.
-_BRANCHES = (CallerError, BackendError)
+_BRANCHES = (CallerError, BackendError, RequestRefused)
 
 
 class Entry(NamedTuple):
@@ -73,7 +80,7 @@ def _entry(kind: type[EngineError]) -> Entry:
     title = " ".join((kind.__doc__ or "").split()).split(":")[0].rstrip(".")
     if issubclass(kind, (SetupError, PartitionLost)):
         return Entry(kind.code, None, title)
-    return Entry(kind.code, next(status for base, status in problems._STATUS if issubclass(kind, base)), title)
+    return Entry(kind.code, problems.status_of(kind), title)
 
 
 def _section(entry: Entry) -> str:

@@ -1,29 +1,91 @@
-"""The aiohttp application."""
+"""The aiohttp application: every route there is, and what stands around all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
+from ...plugins import Handler
+from ..clock import Clock
 from ..engine import Engine
-from ..ports import Store
+from . import openapi
+from .access import Access
+from .definition_routes import DefinitionRoutes
+from .dispatch import Dispatcher
+from .docs_routes import DocsRoutes
+from .execution_routes import ExecutionRoutes
+from .function_routes import FunctionRoutes
 from .health_routes import HealthRoutes
+from .key_routes import KeyRoutes
+from .keys import Keys
+from .options import ApiOptions, HealthSources
 from .problems import problems_middleware
-from .workflow_routes import WorkflowRoutes
+from .responses import add_default_headers
+from .routing import Route
+from .start_routes import StartRoutes
+from .submit_routes import SubmitRoutes
+
+ROUTES: web.AppKey[Sequence[Route]] = web.AppKey("routes", Sequence[Route])
 
 
 def build_app(
     engine: Engine,
     *,
-    store: Store,
+    health: HealthSources,
+    handlers: Mapping[str, Handler],
+    clock: Clock,
     version: str,
-    owner_works: Callable[[], bool],
-    set_aside: Callable[[], int],
-    slots: int,
+    options: ApiOptions,
 ) -> web.Application:
-    """The API over one engine. The last three arguments are for the health report."""
-    app = web.Application(middlewares=[problems_middleware])
-    WorkflowRoutes(engine).register(app)
-    HealthRoutes(store=store, version=version, owner_works=owner_works, set_aside=set_aside, slots=slots).register(app)
+    """The API over one engine. `handlers` are the node types that exist."""
+    keys = Keys(health.store, clock)
+    routes = build_routes(
+        engine, health=health, handlers=handlers, clock=clock, version=version, options=options, keys=keys
+    )
+    access = Access(keys if options.keys_required else None, options.own_host)
+    dispatcher = Dispatcher(
+        access,
+        clock,
+        max_concurrent_requests=options.max_concurrent_requests,
+        request_timeout_seconds=options.request_timeout_seconds,
+    )
+    app = web.Application(middlewares=[problems_middleware(show_faults=options.show_faults)])
+    app.on_response_prepare.append(add_default_headers)
+    app[ROUTES] = routes
+    dispatcher.register(app, routes)
     return app
+
+
+def build_routes(
+    engine: Engine,
+    *,
+    health: HealthSources,
+    handlers: Mapping[str, Handler],
+    clock: Clock,
+    version: str,
+    options: ApiOptions,
+    keys: Keys,
+) -> Sequence[Route]:
+    """Every route, the description of all of them included."""
+    routes: list[Route] = [
+        *SubmitRoutes(engine, options).routes(),
+        *ExecutionRoutes(engine).routes(),
+        *DefinitionRoutes(engine, options).routes(),
+        *StartRoutes(engine, clock, options).routes(),
+        *FunctionRoutes(handlers).routes(),
+        *KeyRoutes(keys).routes(),
+        *HealthRoutes(health, version).routes(),
+    ]
+    # The description describes itself too.
+    routes += DocsRoutes(lambda: openapi.describe(routes, version)).routes()
+    return routes
+
+
+def declared_routes() -> Sequence[Route]:
+    """Every route as it is declared, without an engine to serve it: for the documentation."""
+    nothing: Any = None
+    return build_routes(
+        nothing, health=nothing, handlers={}, clock=nothing, version="", options=ApiOptions(), keys=nothing
+    )

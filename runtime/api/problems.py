@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -11,18 +12,24 @@ from ..core.problem import Problem
 from ..errors import (
     BackendError,
     CallerError,
+    DefinitionNotFound,
     EngineError,
     ExecutionConflict,
     ExecutionNotFound,
+    IdempotencyConflict,
     InvalidDefinition,
     InvalidInput,
+    NotAccepting,
+    Overloaded,
     PayloadTooLarge,
 )
+from .errors import RequestRefused
 from .responses import json_response
 
 log = logging.getLogger(__name__)
 
 PROBLEM_TYPE_PREFIX = "urn:workflow-engine:problem:"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 
 # The first class that an error is an instance of decides its status.
@@ -31,33 +38,33 @@ _STATUS: Sequence[tuple[type[EngineError], int]] = (
     (InvalidInput, 422),
     (PayloadTooLarge, 413),
     (ExecutionNotFound, 404),
+    (DefinitionNotFound, 404),
     (ExecutionConflict, 409),
+    (IdempotencyConflict, 409),
     (BackendError, 503),
     (CallerError, 400),
     (EngineError, 500),
 )
+# Refusals that are no fault of anything: they happen at every restart and under every load.
+_EXPECTED = (NotAccepting, Overloaded)
 
 _TITLES = {400: "The request is not valid", 404: "There is nothing at this address", 405: "Wrong method"}
 
 
-class BadRequest(CallerError):
-    """The request is not valid"""
-
-    code = "bad-request"
-
-    def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(detail)
-        self.problems = tuple(problems)
+def status_of(kind: type[EngineError]) -> int:
+    """The status of the answer to an error of this class."""
+    if issubclass(kind, RequestRefused):
+        return kind.status
+    return next(status for base, status in _STATUS if issubclass(kind, base))
 
 
-class UnsupportedMediaType(CallerError):
-    """The body is not of a supported media type"""
+def title_of(kind: type[EngineError]) -> str:
+    """An error's title: the docstring of its class."""
+    return (kind.__doc__ or "").strip().splitlines()[0]
 
-    code = "unsupported-media-type"
 
-
-def problem_response(status: int, code: str, title: str, detail: str, problems: Sequence[Problem] = ()) -> web.Response:
-    """A problem document as a response."""
+def problem_document(status: int, code: str, title: str, detail: str, problems: Sequence[Problem] = ()) -> Any:
+    """A problem as JSON."""
     body: dict[str, object] = {
         "type": PROBLEM_TYPE_PREFIX + code,
         "title": title,
@@ -66,41 +73,64 @@ def problem_response(status: int, code: str, title: str, detail: str, problems: 
     }
     if problems:
         body["errors"] = [{"path": problem.path, "message": problem.message} for problem in problems]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
-    return json_response(status, body, content_type="application/problem+json", headers=headers)
+    return body
 
 
-@web.middleware
-async def problems_middleware(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Turn whatever a route raises into a problem document."""
-    try:
-        return await handler(request)
-    except EngineError as error:
-        return _from_engine_error(error)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        code = (error.reason or "error").lower().replace(" ", "-")
-        response = problem_response(
-            error.status, code, _TITLES.get(error.status, error.reason), error.text or error.reason
-        )
-        if error.status == 405:
-            response.headers["Allow"] = error.headers["Allow"]
-        return response
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        return problem_response(
-            500, "internal-error", "The engine has a fault", "the request could not be served; the log says why"
-        )
+def error_document(error: EngineError) -> Any:
+    """An error as a problem."""
+    kind = type(error)
+    return problem_document(status_of(kind), error.code, title_of(kind), str(error), error.problems)
 
 
-def _from_engine_error(error: EngineError) -> web.Response:
-    status = (
-        415 if isinstance(error, UnsupportedMediaType) else next(s for kind, s in _STATUS if isinstance(error, kind))
-    )
-    if status >= 500:
+def problem_response(document: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A problem as a response."""
+    status = document["status"]
+    if status == 503:
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS), **(headers or {})}
+    return json_response(status, document, content_type=PROBLEM_MEDIA_TYPE, headers=headers)
+
+
+def error_response(error: EngineError) -> web.Response:
+    """An error as a response. What is the engine's fault, or its store's, is logged."""
+    document = error_document(error)
+    if document["status"] >= 500 and not isinstance(error, _EXPECTED):
         log.error("request refused: %s", error)
-    title = (type(error).__doc__ or "").strip()
-    return problem_response(status, error.code, title, str(error), error.problems)
+    return problem_response(document, error.headers if isinstance(error, RequestRefused) else None)
+
+
+def http_error_response(error: web.HTTPException) -> web.Response:
+    """What aiohttp raises (404 and 405 above all) as a problem."""
+    code = (error.reason or "error").lower().replace(" ", "-")
+    title = _TITLES.get(error.status, error.reason)
+    allow = {"Allow": error.headers["Allow"]} if error.status == 405 else None
+    return problem_response(problem_document(error.status, code, title, error.text or error.reason), allow)
+
+
+def problems_middleware(*, show_faults: bool) -> Any:
+    """A middleware that turns whatever a route raises into a problem.
+
+    `show_faults`: the answer to a fault of the engine names the exception; the log always does.
+    """
+
+    @web.middleware
+    async def middleware(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except EngineError as error:
+            return error_response(error)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            return http_error_response(error)
+        except ConnectionError:
+            raise  # the client has gone; nobody is there to answer
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.path)
+            detail = "the request could not be served; the log says why"
+            if show_faults:
+                detail = f"{detail} ({type(error).__name__}: {error})"
+            return problem_response(problem_document(500, "internal-error", "The engine has a fault", detail))
+
+    return middleware

@@ -1,95 +1,85 @@
-"""What comes in: bodies and query parameters, parsed strictly."""
+"""Bodies, read strictly: bounded in size and in time, and checked before anybody sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
 from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..core.json_text import InvalidJson, decode
-from ..core.problem import Problem, did_you_mean, show
+from ..core.problem import Problem, show
 from ..core.shape import describe_errors
+from ..definitions import off_loop
 from ..errors import PayloadTooLarge
-from .problems import BadRequest, UnsupportedMediaType
+from .errors import BadRequest, RequestTooSlow, UnsupportedMediaType
+from .routing import JsonBody
 
-MAX_WAIT_SECONDS = 300.0
+CHUNK_BYTES = 65_536
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class TriggerRequest(BaseModel):
-    """The body of a trigger."""
+async def read_body(request: web.Request, max_bytes: int, timeout_seconds: float) -> bytes:
+    """The whole body.
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    input_params: dict[str, Any] = Field(default_factory=dict, description="the workflow's input parameters")
-
-
-async def read_json(request: web.Request, max_bytes: int, *, optional: bool = False) -> Any:
-    """The body's JSON value; `{}` for a missing body where that is allowed.
-
-    Raises `PayloadTooLarge` before reading more than `max_bytes`, `UnsupportedMediaType`, `BadRequest`.
+    Raises `PayloadTooLarge` before reading more than `max_bytes`, `RequestTooSlow`, and `BadRequest` for
+    one that is not encoded as it says.
     """
     if request.content_length is not None and request.content_length > max_bytes:
         raise PayloadTooLarge(f"the body has {request.content_length} bytes; at most {max_bytes} are allowed")
-    body = await _read_body(request, max_bytes)
-    if not body and optional:
-        return {}
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType(f"send application/json, not {show(request.content_type)}")
-    if not body:
-        raise BadRequest("the body is empty; send a JSON object")
     try:
-        return decode(body)
+        if request.content.is_eof():  # all of it has come, as with nearly every request
+            whole = request.content.read_nowait()
+            _check_size(whole, max_bytes)
+            return whole
+        async with asyncio.timeout(timeout_seconds):
+            body = bytearray()
+            async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+                body += chunk
+                _check_size(body, max_bytes)
+            return bytes(body)
+    except TimeoutError:
+        raise RequestTooSlow(f"the body has not come within {timeout_seconds:g} seconds") from None
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not encoded as its Content-Encoding or Transfer-Encoding says") from None
+
+
+def _check_size(body: bytes | bytearray, max_bytes: int) -> None:
+    if len(body) > max_bytes:
+        raise PayloadTooLarge(f"the body is larger than the {max_bytes} bytes allowed")
+
+
+async def parse_body(request: web.Request, text: bytes, declared: JsonBody) -> Any:
+    """A body's text as its route declares it. Raises `UnsupportedMediaType`, and `BadRequest` with every problem."""
+    if not text and declared.optional:
+        value: Any = {}
+    else:
+        check_media_type(request, "application/json")
+        if not text:
+            raise BadRequest("the body is empty; send a JSON object")
+        value = await decode_json(text)
+    return value if declared.engine_checks else validate(value, declared.model)
+
+
+async def decode_json(text: bytes) -> Any:
+    """A strict JSON text's value. Raises `BadRequest` saying where it is not one."""
+    try:
+        return await off_loop(len(text), lambda: decode(text))
     except InvalidJson as error:
         raise BadRequest("the body is not valid JSON", [Problem("$", str(error))]) from None
 
 
-async def _read_body(request: web.Request, max_bytes: int) -> bytes:
-    body = bytearray()
-    try:
-        async for chunk in request.content.iter_chunked(65_536):
-            body += chunk
-            if len(body) > max_bytes:
-                raise PayloadTooLarge(f"the body is larger than the {max_bytes} bytes allowed")
-    except web.RequestPayloadError:
-        raise BadRequest("the body is not encoded as its Content-Encoding or Transfer-Encoding says") from None
-    return bytes(body)
-
-
-def parse_body(value: Any, model: type[Model]) -> Model:
-    """The body as `model`. Raises `BadRequest` with every problem."""
+def validate(value: Any, model: type[Model]) -> Model:
+    """A decoded body as `model`. Raises `BadRequest` with every problem."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise BadRequest("the body is not valid", describe_errors(error, model)) from None
 
 
-def check_query(request: web.Request, known: Collection[str]) -> None:
-    """Raise `BadRequest` for a query parameter that the route does not know, or that stands twice."""
-    problems = []
-    for name in dict.fromkeys(request.query):
-        if name not in known:
-            allowed = f"; this route knows {', '.join(known)}" if known else "; this route takes none"
-            problems.append(Problem(f"query.{name[:100]}", f"unknown{did_you_mean(name, known) or allowed}"))
-        elif len(request.query.getall(name)) > 1:
-            problems.append(Problem(f"query.{name}", "stands twice"))
-    if problems:
-        raise BadRequest("the query is not valid", problems)
-
-
-def wait_seconds(request: web.Request) -> float:
-    """The `wait` query parameter, in seconds; 0 when missing."""
-    text = request.query.get("wait", "0")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MAX_WAIT_SECONDS:
-        raise BadRequest(
-            "the query is not valid",
-            [Problem("query.wait", f"must be seconds from 0 to {MAX_WAIT_SECONDS:g}, got {show(text)}")],
-        )
-    return seconds
+def check_media_type(request: web.Request, wanted: str) -> None:
+    """Raise `UnsupportedMediaType` unless the body says that it is of this type."""
+    if request.content_type != wanted:
+        raise UnsupportedMediaType(f"send {wanted}, not {show(request.content_type)}")

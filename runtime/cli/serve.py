@@ -14,9 +14,9 @@ from aiohttp import web
 from ... import __version__
 from ...config import load_settings
 from ...observability.logs import configure_logging
-from ..api.app import build_app
 from ..errors import SetupError
 from ..process import Runtime, running
+from .api import api_runner
 from .errors import FAILURE
 from .event_loop import run_to_end
 from .startup import check_failpoints, warn_of_settings
@@ -60,15 +60,7 @@ async def _serve(built: Runtime) -> int:
 
 async def _listen(runtime: Runtime) -> web.AppRunner:
     settings = runtime.settings
-    app = build_app(
-        runtime.engine,
-        store=runtime.store,
-        version=__version__,
-        owner_works=runtime.is_healthy,
-        set_aside=lambda: len(runtime.owner.set_aside),
-        slots=settings.worker_concurrency,
-    )
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
+    runner = api_runner(runtime)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.api_host, settings.api_port).start()

@@ -24,6 +24,9 @@ from workflow_engine.handlers.external_service import call_external_service
 from workflow_engine.handlers.external_service_config import ExternalServiceConfig
 from workflow_engine.plugins import Handler, NodeContext, hookimpl
 from workflow_engine.runtime.api.app import build_app
+from workflow_engine.runtime.api.options import ApiOptions, HealthSources
+from workflow_engine.runtime.api.server import ApiRunner
+from workflow_engine.runtime.cli.api import health_sources
 from workflow_engine.runtime.clock import Clock
 from workflow_engine.runtime.core.machine import AttemptRow
 from workflow_engine.runtime.core.state import WorkflowState
@@ -214,20 +217,32 @@ def stop_runtime(running_runtimes: list[Runtime]) -> Callable[[Runtime], Awaitab
     return stop
 
 
+class ApiServer(TestServer):
+    """A server of the API on a free port, as `serve` runs it."""
+
+    def __init__(self, app: web.Application, request_timeout_seconds: float) -> None:
+        super().__init__(app)
+        self._request_timeout_seconds = request_timeout_seconds
+
+    async def _make_runner(self, **options: Any) -> ApiRunner:
+        return ApiRunner(self.app, request_timeout_seconds=self._request_timeout_seconds, **options)
+
+
 @pytest.fixture
 def make_api(aiohttp_client: Callable[..., Any]) -> Callable[..., Awaitable[TestClient[Any, Any]]]:
-    """`await make_api(runtime)`: a client of the API over a runtime."""
+    """`await make_api(runtime, keys_required=True)`: a client of the API over a runtime. Keywords are options."""
 
-    async def make(runtime: Runtime) -> TestClient[Any, Any]:
+    async def make(runtime: Runtime, health: HealthSources | None = None, **options: Any) -> TestClient[Any, Any]:
         app = build_app(
             runtime.engine,
-            store=runtime.store,
+            health=health or health_sources(runtime),
+            handlers=runtime.catalogue,
+            clock=runtime.clock,
             version="1.2.3",
-            owner_works=runtime.is_healthy,
-            set_aside=lambda: len(runtime.owner.set_aside),
-            slots=runtime.settings.worker_concurrency,
+            options=(made := ApiOptions(**options)),
         )
-        client: TestClient[Any, Any] = await aiohttp_client(app)
+        server = ApiServer(app, made.request_timeout_seconds)
+        client: TestClient[Any, Any] = await aiohttp_client(server)
         return client
 
     return make

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from workflow_engine.plugins import NodeContext, handler
-from workflow_engine.runtime.api.app import build_app
+from workflow_engine.runtime.cli.api import health_sources
 from workflow_engine.runtime.core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
 from workflow_engine.runtime.errors import StoreOutcomeUnknown, StoreUnavailable
 from workflow_engine.runtime.ports import StoreHealth
@@ -348,9 +349,9 @@ async def test_health_when_the_store_is_not_well(
     assert body["services"]["orchestrator"] == "healthy"
 
 
-async def test_health_when_the_owner_has_ended(aiohttp_client: Make, runtime: Runtime) -> None:
-    app = build_app(runtime.engine, store=runtime.store, version="1", owner_works=lambda: False, set_aside=int, slots=1)
-    async with (await aiohttp_client(app)).get("/v1/health") as response:
+async def test_health_when_the_owner_has_ended(make_api: Make, runtime: Runtime) -> None:
+    sources = replace(health_sources(runtime), owner_works=lambda: False)
+    async with (await make_api(runtime, health=sources)).get("/v1/health") as response:
         assert response.status == 503
         services = (await response.json())["services"]
     assert services["store"].startswith("healthy")
@@ -594,9 +595,7 @@ async def test_another_method(client: Client, path: str, allowed: str) -> None:
         assert response.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/workflow/", "/v1/workflows", "/v1/workflows/", "/v1/health/", "/v2/health"]
-)
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/workflow/", "/v1/workflows/", "/v1/health/", "/v2/health"])
 async def test_an_unknown_address(client: Client, path: str) -> None:
     await problem(await client.get(path), 404, "not-found")
     await problem(await client.post(path, json={}), 404, "not-found")

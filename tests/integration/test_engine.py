@@ -50,7 +50,8 @@ async def test_a_definition_is_stored_without_an_execution_and_started_by_name(
     start_runtime: StartRuntime, end_of: Callable[..., Awaitable[Any]]
 ) -> None:
     engine = (runtime := await start_runtime()).engine
-    defined = await engine.define(document())
+    defined, new = await engine.define(document())
+    assert new
     assert await engine.list_executions(ALL, before=None, limit=10) == []
 
     started = await engine.start("flow", {"n": 1})
@@ -64,10 +65,10 @@ async def test_a_definition_is_stored_without_an_execution_and_started_by_name(
 
 async def test_the_latest_version_is_started_unless_one_is_named(start_runtime: StartRuntime) -> None:
     engine = (await start_runtime()).engine
-    first = await engine.define(document())
-    second = await engine.define(document(description="changed"))
+    first, _ = await engine.define(document())
+    second, _ = await engine.define(document(description="changed"))
     assert (first.version, second.version) == (1, 2)
-    assert await engine.define(document()) == first
+    assert await engine.define(document()) == (first, False)
 
     assert (await engine.start("flow")).definition_id == second.definition_id
     assert (await engine.start("flow", version=1)).definition_id == first.definition_id

@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runtime/worker": FOUNDATION | {"plugins", "observability"},
     "runtime/definitions.py": FOUNDATION | {"runtime/graphs.py"},
     "runtime/engine.py": FOUNDATION | {"runtime/graphs.py", "runtime/definitions.py"},
-    "runtime/api": PORTS | {"runtime/engine.py", "plugins", "observability"},
+    "runtime/api": PORTS | {"runtime/definitions.py", "runtime/engine.py", "plugins", "observability"},
     "package": frozenset({"runtime/cli", "plugins"}),
     "runtime/__init__.py": frozenset(),
 }

@@ -179,7 +179,7 @@ async def _start_under_a_key(
     answered = journal.keys.setdefault(key, set())
     for _ in range(8):
         try:
-            defined = await process.call(_engine(process).define(document))
+            defined, _ = await process.call(_engine(process).define(document))
             started = await process.call(
                 _engine(process).start(defined.name, {"key": key}, version=defined.version, claim=claim)
             )

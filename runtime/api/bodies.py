@@ -1,0 +1,133 @@
+"""The bodies and queries that the API takes. `WorkflowDefinition` is in `runtime/core/definition.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..core.state import WorkflowState
+from ..ports import ExecutionFilter
+from .values import (
+    DEFAULT_PAGE_ITEMS,
+    DefinitionName,
+    Moment,
+    PageSize,
+    Version,
+    WaitSeconds,
+)
+
+MAX_CANCELLED_AT_ONCE = 1000
+
+States = Annotated[list[WorkflowState], Field(description="only executions in one of these states")]
+
+
+class TriggerRequest(BaseModel):
+    """The input of an execution."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    input_params: dict[str, Any] = Field(default_factory=dict, description="the workflow's input parameters")
+
+
+class NothingRequest(BaseModel):
+    """Nothing: an empty object, or no body at all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CancelManyRequest(BaseModel):
+    """Which executions to cancel: those that meet every condition. Without any: all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    states: States = Field(default_factory=list)
+    name: DefinitionName | None = Field(default=None, description="of the definition, exactly")
+    created_from: Moment | None = Field(default=None, description="created then or later")
+    created_before: Moment | None = Field(default=None, description="created earlier")
+    limit: int = Field(
+        default=MAX_CANCELLED_AT_ONCE, strict=True, ge=1, le=MAX_CANCELLED_AT_ONCE, description="how many at most"
+    )
+
+    @property
+    def wanted(self) -> ExecutionFilter:
+        """The conditions as the engine takes them."""
+        return ExecutionFilter(frozenset(self.states), self.name, self.created_from, self.created_before)
+
+
+class KeyRequest(BaseModel):
+    """A key to make."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=256, description="whose it is or what it is for")
+    scope: Literal["read", "run", "admin"] = Field(description="what it allows; each includes the ones before it")
+    expires_at: Moment | None = Field(default=None, description="when it ends; never unless given")
+
+
+class Query(BaseModel):
+    """Query parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class WaitQuery(Query):
+    """How long to wait for the end."""
+
+    wait: WaitSeconds = Field(default=0.0, description="seconds to wait for the execution to end")
+
+
+class ListExecutionsQuery(Query):
+    """Which executions to list."""
+
+    state: States = Field(default_factory=list)
+    name: DefinitionName | None = Field(default=None, description="of the definition, exactly")
+    created_from: Moment | None = Field(default=None, description="created then or later")
+    created_before: Moment | None = Field(default=None, description="created earlier")
+    limit: PageSize = DEFAULT_PAGE_ITEMS
+    cursor: str | None = Field(
+        default=None, pattern="^[0-9a-f]{32}$", description="`next_cursor` of the page before this one"
+    )
+
+    @property
+    def wanted(self) -> ExecutionFilter:
+        """The conditions as the engine takes them."""
+        return ExecutionFilter(frozenset(self.state), self.name, self.created_from, self.created_before)
+
+
+class ListDefinitionsQuery(Query):
+    """Which definitions to list."""
+
+    limit: PageSize = DEFAULT_PAGE_ITEMS
+    cursor: str | None = Field(
+        default=None,
+        max_length=2000,
+        pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
+        description="`next_cursor` of the page before this one",
+    )
+
+
+class ListVersionsQuery(Query):
+    """Which versions to list."""
+
+    limit: PageSize = DEFAULT_PAGE_ITEMS
+    cursor: str | None = Field(
+        default=None, pattern="^[1-9][0-9]{0,8}$", description="`next_cursor` of the page before this one"
+    )
+
+
+class VersionQuery(Query):
+    """Which version is meant."""
+
+    version: Version | None = Field(default=None, description="the latest unless given")
+
+
+class StartQuery(VersionQuery, WaitQuery):
+    """Which version to start, and how long to wait for the end."""
+
+
+class DiffQuery(Query):
+    """Which versions to compare."""
+
+    from_version: Version = Field(alias="from", description="the version to compare with")
+    to_version: Version = Field(alias="to", description="the version to compare")

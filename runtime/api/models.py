@@ -1,0 +1,251 @@
+"""What the API answers, as the OpenAPI document shows it. Bodies that it takes are in `bodies.py`.
+
+Answers are written as plain dictionaries; the tests hold them to these models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..core.state import NodeState, WorkflowState
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+
+
+class AnswerModel(BaseModel):
+    """An answer has these keys and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProblemError(AnswerModel):
+    """One thing that is wrong."""
+
+    path: str = Field(description="where it is, such as `dag.nodes[3].config.url` or `query.limit`")
+    message: str = Field(description="what is wrong and how to mend it")
+
+
+class ProblemDocument(BaseModel):
+    """What is wrong (RFC 9457). `errors` is missing when there is nothing to point at."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"required": ["type", "title", "status", "detail"]})
+
+    type: str = Field(description="`urn:workflow-engine:problem:` and a code that never changes")
+    title: str = Field(description="the kind of problem, for people")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="this very problem, for people")
+    errors: list[ProblemError] = Field(default_factory=list, description="each thing that is wrong")
+
+
+class Submitted(AnswerModel):
+    """A definition and a new execution of it."""
+
+    workflow_definition_id: Id
+    execution_id: Id
+    message: str
+
+
+class Triggered(AnswerModel):
+    """The execution that was started."""
+
+    execution_id: Id
+    message: str
+
+
+class CancelRequested(AnswerModel):
+    """An execution that was asked to stop."""
+
+    execution_id: Id
+    state: WorkflowState = Field(description="CANCELLED at once when it was PENDING; RUNNING until it has stopped")
+    message: str
+
+
+class CancelledMany(AnswerModel):
+    """What came of cancelling by filter."""
+
+    cancelled: int = Field(description="PENDING ones, which are CANCELLED now")
+    requested: int = Field(description="RUNNING ones, which were asked to stop")
+    more: bool = Field(description="whether others meet the filter; call again")
+
+
+class ExecutionStatus(AnswerModel):
+    """An execution and its nodes as they stand."""
+
+    id: Id
+    state: WorkflowState
+    started_at: Time | None
+    completed_at: Time | None
+    node_states: dict[str, NodeState] = Field(description="each node's state, by its id")
+    error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+
+
+class ExecutionResults(AnswerModel):
+    """What an execution came to."""
+
+    id: Id
+    state: WorkflowState
+    output_data: Any = Field(description="the exit nodes' output; null until the execution is COMPLETED")
+    completed_at: Time | None
+    error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+
+
+class ExecutionItem(AnswerModel):
+    """An execution in a list."""
+
+    id: Id
+    state: WorkflowState
+    workflow_definition_id: Id
+    name: str = Field(description="of its definition")
+    version: int = Field(description="of its definition")
+    created_at: Time
+    started_at: Time | None
+    completed_at: Time | None
+    error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+
+
+class DefinitionItem(AnswerModel):
+    """A version of a definition."""
+
+    workflow_definition_id: Id
+    name: str
+    version: int
+    digest: str = Field(description="SHA-256 of the definition's canonical JSON")
+    created_at: Time
+
+
+class DefinitionDocument(DefinitionItem):
+    """A version of a definition, with its content."""
+
+    definition: dict[str, Any] = Field(description="as it was submitted")
+
+
+NextCursor = Annotated[str | None, Field(description="`cursor` of the next page; null when this is the last one")]
+
+
+class ExecutionPage(AnswerModel):
+    """Executions, newest first."""
+
+    items: list[ExecutionItem]
+    next_cursor: NextCursor
+
+
+class DefinitionPage(AnswerModel):
+    """Definitions."""
+
+    items: list[DefinitionItem]
+    next_cursor: NextCursor
+
+
+class Change(AnswerModel):
+    """One value that differs. `old` is missing for what was added, `new` for what was removed."""
+
+    path: str = Field(description="where, such as `dag.nodes[2].config.url`: in the newer version if it is there")
+    old: Any = None
+    new: Any = None
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"required": ["path"]})
+
+
+class NodeChange(AnswerModel):
+    """A node that is in both versions and differs."""
+
+    id: str
+    changes: list[Change]
+
+
+class DefinitionDiff(AnswerModel):
+    """How one version of a definition differs from another."""
+
+    name: str
+    from_version: int
+    to_version: int
+    added_nodes: list[str] = Field(description="ids of nodes that only the second version has")
+    removed_nodes: list[str] = Field(description="ids of nodes that only the first version has")
+    changed_nodes: list[NodeChange]
+    changes: list[Change] = Field(description="what differs outside the nodes")
+
+
+class Validation(AnswerModel):
+    """Whether a definition may be stored, and why not."""
+
+    valid: bool
+    errors: list[ProblemError]
+
+
+class BulkAnswer(BaseModel):
+    """The answer to one line: `execution_id`, or `problem`."""
+
+    line: int = Field(description="the number of the line, from 1")
+    execution_id: Id | None = None
+    problem: ProblemDocument | None = None
+
+
+class FunctionItem(AnswerModel):
+    """A node type."""
+
+    name: str
+    description: str
+    config_schema: dict[str, Any] | None = Field(description="JSON Schema of its config; null when it takes anything")
+
+
+class FunctionList(AnswerModel):
+    """The node types that there are."""
+
+    items: list[FunctionItem]
+
+
+class Key(AnswerModel):
+    """An API key; its text is not kept."""
+
+    id: Id
+    name: str
+    scope: Literal["read", "run", "admin"]
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+
+
+class CreatedKey(Key):
+    """A new API key with its text, which is shown this once."""
+
+    key: str
+
+
+class KeyList(AnswerModel):
+    """Every API key, oldest first."""
+
+    items: list[Key]
+
+
+class HealthServices(AnswerModel):
+    """Each part in one word, and why when it is not well."""
+
+    redis: str
+    postgres: str
+    store: str
+    orchestrator: str
+    workers: str
+
+
+class Health(AnswerModel):
+    """How this process is."""
+
+    status: Literal["healthy", "unhealthy"]
+    version: str
+    services: HealthServices
+
+
+class Alive(AnswerModel):
+    """This process answers."""
+
+    status: Literal["alive"]
+
+
+class Ready(AnswerModel):
+    """Whether this process takes work."""
+
+    status: Literal["ready", "not ready"]
+    reason: str | None = Field(description="why it is not ready")

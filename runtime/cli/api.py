@@ -1,0 +1,51 @@
+"""The API of a runtime, as its settings say: for `serve`, and for benchmarks that serve in their own process."""
+
+from __future__ import annotations
+
+from ... import __version__
+from ...config import Settings
+from ..api.app import build_app
+from ..api.options import ApiOptions, HealthSources
+from ..api.server import ApiRunner
+from ..process import Runtime
+
+SHUTDOWN_SECONDS = 5.0
+
+
+def api_runner(runtime: Runtime) -> ApiRunner:
+    """What serves the API, once it is set up and given an address."""
+    options = api_options(runtime.settings)
+    app = build_app(
+        runtime.engine,
+        health=health_sources(runtime),
+        handlers=runtime.catalogue,
+        clock=runtime.clock,
+        version=__version__,
+        options=options,
+    )
+    return ApiRunner(app, request_timeout_seconds=options.request_timeout_seconds, shutdown_timeout=SHUTDOWN_SECONDS)
+
+
+def api_options(settings: Settings) -> ApiOptions:
+    """The settings that the API is given."""
+    names_matter = settings.listens_to_this_machine_only and not settings.keys_required
+    return ApiOptions(
+        keys_required=settings.keys_required,
+        own_host=settings.api_host if names_matter else None,
+        max_concurrent_requests=settings.api_max_concurrent_requests,
+        request_timeout_seconds=settings.api_request_timeout,
+        max_definition_bytes=settings.max_definition_bytes,
+        max_input_bytes=settings.max_input_bytes,
+        show_faults=settings.shows_faults,
+    )
+
+
+def health_sources(runtime: Runtime) -> HealthSources:
+    """What the health report asks."""
+    return HealthSources(
+        store=runtime.store,
+        owner_works=runtime.is_healthy,
+        set_aside=lambda: len(runtime.owner.set_aside),
+        accepting=lambda: runtime.engine.accepting,
+        slots=runtime.settings.worker_concurrency,
+    )
