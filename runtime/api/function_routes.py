@@ -19,7 +19,7 @@ class FunctionRoutes:
     """`GET /v1/functions`."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._items = [_item(handlers[name]) for name in sorted(handlers)]
+        self._items = described(handlers)
 
     def routes(self) -> Sequence[Route]:
         """The routes."""
@@ -40,6 +40,11 @@ class FunctionRoutes:
     async def functions(self, _call: Call) -> web.Response:
         """All node types by name."""
         return json_response(200, {"items": self._items})
+
+
+def described(handlers: Mapping[str, Handler]) -> list[dict[str, object]]:
+    """The handlers by name, as the API shows them."""
+    return [_item(handlers[name]) for name in sorted(handlers)]
 
 
 def _item(handler: Handler) -> dict[str, object]:

@@ -66,13 +66,13 @@ class KeyRoutes:
 
     async def list_keys(self, _call: Call) -> web.Response:
         """Every key."""
-        return json_response(200, {"items": [_item(record) for record in await self._keys.list()]})
+        return json_response(200, {"items": [key_item(record) for record in await self._keys.list()]})
 
     async def create_key(self, call: Call) -> web.Response:
         """A new key."""
         body: KeyRequest = call.body
         text, record = await self._keys.create(body.name, Scope(body.scope), body.expires_at)
-        return json_response(201, {**_item(record), "key": text})
+        return json_response(201, {**key_item(record), "key": text})
 
     async def revoke_key(self, call: Call) -> web.Response:
         """End a key."""
@@ -80,7 +80,8 @@ class KeyRoutes:
         return web.Response(status=204)
 
 
-def _item(record: KeyRecord) -> dict[str, object]:
+def key_item(record: KeyRecord) -> dict[str, object]:
+    """A key as the API shows it."""
     return {
         "id": record.key_id,
         "name": record.name,

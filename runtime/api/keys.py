@@ -90,6 +90,11 @@ class Keys:
         return record
 
 
+def is_usable(record: KeyRecord, now: int) -> bool:
+    """Whether a key is neither revoked nor expired at a moment in epoch milliseconds."""
+    return record.revoked_at is None and (record.expires_at is None or record.expires_at > now)
+
+
 def scope_of(record: KeyRecord) -> Scope:
     """The widest scope of a key."""
     return max((Scope(name) for name in record.scopes), key=list(Scope).index, default=Scope.PUBLIC)

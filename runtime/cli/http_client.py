@@ -18,9 +18,11 @@ from .errors import UNREACHABLE, CommandError, UsageError
 from .server_errors import foreign_answer, refusal
 
 TIMEOUT_SECONDS = 30.0
+LOOK_SECONDS = 3.0
 ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
+NO_CONTENT = 204
 _TRY_AGAIN = (429, 503)
 
 
@@ -77,6 +79,10 @@ class HttpClient:
         """Ask for what must not be asked for twice. Raises `CommandError`."""
         return self._ask(method, path, body=body, attempts=1)
 
+    def look(self, path: str) -> Any:
+        """Read once, whatever the status is. Raises `CommandError`."""
+        return self._decoded(self._persist(lambda: self._send("GET", self._target(path), None, {}, LOOK_SECONDS), 1))
+
     def _ask(
         self,
         method: str,
@@ -88,9 +94,7 @@ class HttpClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
         attempts: int | None = None,
     ) -> Any:
-        target = self._address.path.rstrip("/") + path
-        if query:
-            target += "?" + urlencode(query, doseq=True)
+        target = self._target(path) + ("?" + urlencode(query, doseq=True) if query else "")
         content = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Accept": "application/json", **(headers or {})}
         if content is not None:
@@ -101,6 +105,9 @@ class HttpClient:
             lambda: self._send(method, target, content, sent, timeout_seconds), attempts or self._attempts
         )
         return self._value(answer)
+
+    def _target(self, path: str) -> str:
+        return self._address.path.rstrip("/") + path
 
     def _persist(self, send: Callable[[], Answer], attempts: int) -> Answer:
         """Send until there is an answer that another attempt would not better."""
@@ -159,13 +166,18 @@ class HttpClient:
         return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
 
     def _value(self, answer: Answer) -> Any:
-        try:
-            value = json.loads(answer.body)
-        except ValueError:
-            raise foreign_answer(self._connection.url, answer.status) from None
+        if answer.status == NO_CONTENT:
+            return None
+        value = self._decoded(answer)
         if answer.status >= 300:
             raise refusal(self._connection.url, answer.status, value)
         return value
+
+    def _decoded(self, answer: Answer) -> Any:
+        try:
+            return json.loads(answer.body)
+        except ValueError:
+            raise foreign_answer(self._connection.url, answer.status) from None
 
     def _not_there(self, error: Exception) -> str:
         return (

@@ -14,6 +14,7 @@ from aiohttp import web
 from ... import __version__
 from ...config import load_settings
 from ...observability.logs import configure_logging
+from ..api.keys import is_usable
 from ..errors import SetupError
 from ..process import Runtime, running
 from .api import api_runner
@@ -41,6 +42,7 @@ def serve(overrides: Mapping[str, Any]) -> int:
 async def _serve(built: Runtime) -> int:
     stop = _stop_on_signals()
     async with running(lambda: built) as runtime:
+        await _warn_of_keys(runtime)
         runner = await _listen(runtime)
         failed = asyncio.get_running_loop().create_task(runtime.failed())
         stopped = asyncio.get_running_loop().create_task(stop.wait())
@@ -72,8 +74,25 @@ async def _listen(runtime: Runtime) -> web.AppRunner:
         ) from error
     address: Any = runner.addresses[0]
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    print(f"workflow-engine {__version__} listening on http://{host}:{address[1]}", flush=True)
+    url = f"http://{host}:{address[1]}"
+    print(f"workflow-engine {__version__} listening on {url}", flush=True)
+    print(f"API documentation: {url}/docs", flush=True)
     return runner
+
+
+async def _warn_of_keys(runtime: Runtime) -> None:
+    """Say so when nobody can use the API, or everybody can who reaches it."""
+    settings = runtime.settings
+    if not settings.keys_required:
+        if not settings.listens_to_this_machine_only:
+            log.warning("no API keys are asked for: everybody who reaches %s may do everything", settings.api_host)
+        return
+    now = runtime.clock.now()
+    if not any(is_usable(record, now) for record in await runtime.store.list_keys()):
+        log.warning(
+            "requests need an API key, and there is none: stop this process, run `workflow-engine keys create "
+            "--name admin --scope admin` with the same settings, and start it again"
+        )
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -13,11 +13,12 @@ from ..failpoints import failpoint
 _DIALECT = "sqlite"
 
 
-def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
+def migrate(connection: sqlite3.Connection, now: int, *, dry_run: bool = False) -> list[str]:
     """Apply what is missing, in one transaction; returns the names of what was applied.
 
-    `connection` must be in autocommit mode. Raises `StoreUnusable` when the database is of a newer
-    version, or an applied migration is not the one that this version has.
+    `connection` must be in autocommit mode. With `dry_run` the transaction is rolled back at its end. Raises
+    `StoreUnusable` when the database is of a newer version, or an applied migration is not the one that this
+    version has.
     """
     queries = load_queries(_DIALECT)
     migrations = load_migrations(_DIALECT)
@@ -31,7 +32,7 @@ def migrate(connection: sqlite3.Connection, now: int) -> list[str]:
                 failpoint("store.migration.statement")
                 connection.execute(statement)
             connection.execute(queries["insert_migration"], (migration.number, migration.name, migration.digest, now))
-        connection.execute("COMMIT")
+        connection.execute("ROLLBACK" if dry_run else "COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

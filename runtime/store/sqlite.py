@@ -81,7 +81,7 @@ class SqliteStore:
             self._reader = await self._connect_reader()
         except sqlite3.DatabaseError as error:
             await self.close()
-            raise StoreUnusable(f"{self._path}: {_explain(error, self._path)}") from error
+            raise StoreUnusable(f"{self._path}: {explain(error, self._path)}") from error
         except BaseException:
             await self.close()
             raise
@@ -312,7 +312,8 @@ def _prepare(connection: sqlite3.Connection, now: int, *, skip_migrations: bool)
     connection.execute(load_queries("sqlite")["fence"], (-1, -1))
 
 
-def _explain(error: sqlite3.DatabaseError, path: Path) -> str:
+def explain(error: sqlite3.DatabaseError, path: Path) -> str:
+    """What an error at opening the file means, and what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return (

@@ -10,6 +10,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at INTEGER NOT NULL
 ) STRICT;
 
+-- name: count_migrations_table
+-- Whether there is a list of applied migrations: 0 in a database that has never been migrated, else 1.
+SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'schema_migrations';
+
 -- name: list_migrations
 -- What has been applied.
 SELECT number, name, digest FROM schema_migrations ORDER BY number;

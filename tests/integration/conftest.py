@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
-from commands import PLUGIN, Meeting, Process
+from commands import PLUGIN, Done, Meeting, Process
 from postgres_server import PostgresServer
 
 from workflow_engine import __version__
@@ -27,6 +27,7 @@ from workflow_engine.runtime.api.app import build_app
 from workflow_engine.runtime.api.options import ApiOptions, HealthSources
 from workflow_engine.runtime.api.server import ApiRunner
 from workflow_engine.runtime.cli.api import health_sources
+from workflow_engine.runtime.cli.main import main
 from workflow_engine.runtime.clock import Clock
 from workflow_engine.runtime.core.machine import AttemptRow
 from workflow_engine.runtime.core.state import WorkflowState
@@ -284,7 +285,37 @@ def run_workflow(
     return run
 
 
-# --- commands as processes of their own -------------------------------------------------------------
+# --- commands -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    """`run_command("migrate", "status")`: a command in this process, in a folder of this test, without settings."""
+    ours = ("HANDLER_TIMEOUT_", "STALE_TIMEOUT_", "WORKFLOW_ENGINE_")
+    for name in list(os.environ):
+        if name.lower() in Settings.model_fields or name.startswith(ours):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def command(run_command: Callable[..., Done]) -> Make:
+    """`await command("status", "x")`: the same beside a server that this process runs."""
+
+    async def run(*arguments: object) -> Done:
+        return await asyncio.to_thread(run_command, *arguments)
+
+    return run
 
 
 @pytest.fixture

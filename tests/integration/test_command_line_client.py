@@ -7,26 +7,14 @@ import io
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from commands import Done
 
 from workflow_engine.plugins import NodeContext, handler
-from workflow_engine.runtime.cli.main import main
 
 HELLO = {"name": "hello", "dag": {"nodes": [{"id": "only", "handler": "input"}]}}
-
-
-class Done(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.output)
 
 
 Command = Callable[..., Awaitable[Done]]
@@ -52,18 +40,10 @@ async def address(start_runtime: Callable[..., Any], make_api: Callable[..., Any
 
 
 @pytest.fixture
-def command(address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`await command("status", "x")`: a command at that server, in this process."""
+def command(address: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`await command("status", "x")`: a command at that server."""
     monkeypatch.setenv("WORKFLOW_ENGINE_URL", address)
-    monkeypatch.delenv("WORKFLOW_ENGINE_API_KEY", raising=False)
-
-    async def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        code = await asyncio.to_thread(main, [str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
+    return command
 
 
 @pytest.fixture
@@ -188,3 +168,117 @@ async def test_an_execution_that_does_not_exist(command: Command) -> None:
 async def test_input_that_is_none(command: Command, submit: Any) -> None:
     done = await command("trigger", await submit(), "--input", "nothing")
     assert (done.code, done.errors) == (2, "--input 'nothing': write it as name=value\n")
+
+
+async def test_start_and_wait(command: Command, submit: Any) -> None:
+    await submit()
+    done = await command("start", "one", "--input", "n=1", "--wait")
+    assert (done.code, done.document) == (0, {"n": 1})
+    started = await command("start", "one", "--version", 1, "--json")
+    assert started.code == 0
+    assert (await command("results", started.document["execution_id"], "--wait")).document == {}
+    missing = await command("start", "one", "--version", 2)
+    assert missing.code == 2
+    assert "There is no such definition" in missing.errors
+
+
+async def test_list_by_filter_and_by_page(command: Command, submit: Any) -> None:
+    ids = [await submit() for _ in range(3)]
+    await command("trigger", ids[0], "--wait")
+    table = await command("list")
+    assert [row[0] for row in table.rows[1:]] == ids[::-1]
+    assert table.rows[1][1:4] == ["PENDING", "one", "1"]
+
+    completed = await command("list", "--state", "COMPLETED", "--state", "FAILED", "--name", "one", "--json")
+    assert [item["id"] for item in completed.document["items"]] == [ids[0]]
+    assert (await command("list", "--name", "other", "--json")).document == {"items": [], "next_cursor": None}
+
+    first = await command("list", "--limit", 2)
+    assert [row[0] for row in first.rows[1:]] == ids[:0:-1]
+    cursor = first.errors.strip().removeprefix("there are more: --cursor ")
+    rest = await command("list", "--limit", 2, "--cursor", cursor)
+    assert ([row[0] for row in rest.rows[1:]], rest.errors) == ([ids[0]], "")
+
+
+async def test_a_list_of_several_pages(command: Command, submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [await submit() for _ in range(5)]
+    monkeypatch.setattr("workflow_engine.runtime.cli.pages.LARGEST_PAGE_ITEMS", 2)
+    page = (await command("list", "--json", "--limit", 5)).document
+    assert [item["id"] for item in page["items"]] == ids[::-1]
+
+
+async def test_a_filter_that_the_server_refuses(command: Command) -> None:
+    done = await command("list", "--created-from", "yesterday")
+    assert (done.code, done.output) == (2, "")
+    assert "query.created_from: " in done.errors
+
+
+async def test_cancel_by_filter(command: Command, submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pending, running, other = await submit(), await submit("wait_for_ever"), await submit()
+    await command("trigger", running)
+    await command("trigger", other, "--wait")
+    for arguments in ([], ["--all", pending], ["--name", "one", pending]):
+        assert (await command("cancel", *arguments)).code == 2
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    nobody = await command("cancel", "--name", "one")
+    assert (nobody.code, nobody.errors) == (2, "nobody can be asked whether to cancel them all: add --yes\n")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    refused = await command("cancel", "--name", "one", "--state", "PENDING")
+    assert refused.code == 2
+    assert "with name one, states PENDING? [y/N]" in refused.errors
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert (await command("cancel", "--name", "one", "--state", "PENDING")).code == 0
+
+    done = await command("cancel", "--all", "--yes", "--json")
+    assert done.document == {"cancelled": 0, "requested": 1, "more": False}
+    states = {item["id"]: item["state"] for item in (await command("list", "--json")).document["items"]}
+    assert (states[pending], states[other]) == ("CANCELLED", "COMPLETED")
+    assert (await command("results", running, "--wait")).code == 130
+
+
+async def test_definitions(command: Command, file: Callable[..., Path], submit: Any) -> None:
+    await submit()
+    changed = {"name": "one", "dag": {"nodes": [{"id": "n", "handler": "output"}, {"id": "m", "handler": "input"}]}}
+    added = await command("definitions", "add", file(changed))
+    assert (added.code, added.output) == (0, "one version 2\n")
+    assert (await command("definitions", "add", "--json", file(changed))).document["version"] == 2
+
+    assert [row[:2] for row in (await command("definitions", "list")).rows[1:]] == [["one", "2"]]
+    assert [row[1] for row in (await command("definitions", "versions", "one")).rows[1:]] == ["2", "1"]
+    assert (await command("definitions", "show", "one")).document == changed
+    first = (await command("definitions", "show", "one", "--version", 1, "--json")).document
+    assert (first["version"], first["definition"]["dag"]["nodes"][0]["handler"]) == (1, "input")
+
+    diff = await command("definitions", "diff", "one", 1, 2)
+    lines = diff.output.splitlines()
+    assert lines[0] == "+ node m"
+    assert '"input" -> "output"' in lines[1]
+    assert lines[1].endswith("(node n)")
+    assert (await command("definitions", "diff", "one", 1, 2, "--json")).document["added_nodes"] == ["m"]
+    bad = await command("definitions", "add", file({"name": "x", "dag": {"nodes": []}}))
+    assert bad.code == 2
+    assert "flow.json:1: dag.nodes" in bad.errors
+
+
+async def test_handlers_of_the_server_and_of_here(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = await command("handlers")
+    assert ["refuse", "Fail", "with", "a", "text", "that", "a", "terminal", "would", "act", "on.", "any"] in there.rows
+    monkeypatch.delenv("WORKFLOW_ENGINE_URL")
+    here = await command("handlers", "--json")
+    names = [item["name"] for item in here.document["items"]]
+    assert names == ["call_external_service", "input", "llm_service", "output"]
+    table = await command("handlers")
+    assert any(row[0] == "call_external_service" and "url*," in row for row in table.rows)
+
+
+async def test_no_server(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKFLOW_ENGINE_URL", "http://127.0.0.1:1")
+    done = await command("list")
+    assert (done.code, done.output) == (3, "")
+    assert "Is it running? workflow-engine serve starts one" in done.errors

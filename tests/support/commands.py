@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from typing import Any, NamedTuple
 
 PATIENCE_SECONDS = 60.0
 
@@ -63,6 +65,24 @@ async def meet(config, context):
 def workflow_engine_handlers():
     return [fail, hang, swallow, blocked_thread, exit_in_task, meet]
 '''
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> Any:
+        """What it printed as JSON."""
+        return json.loads(self.output)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """What it printed as a table, by words."""
+        return [line.split() for line in self.output.splitlines()]
 
 
 class Process:

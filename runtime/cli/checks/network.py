@@ -1,0 +1,65 @@
+"""The address of the API: whether it is free, or who is there."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ....config import Settings
+from ...clock import SystemClock, block
+from ..errors import CommandError
+from ..http_client import Connection, HttpClient
+from .finding import Finding, error, ok
+
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+def check_port(settings: Settings) -> Iterator[Finding]:
+    """Whether `serve` could listen there, or the engine that does is well."""
+    host, port = settings.api_host, settings.api_port
+    if port == 0:
+        yield ok("port", "the system picks a free one")
+        return
+    try:
+        _listen(host, port)
+    except (OSError, UnicodeError) as bad:
+        yield _taken(settings) if getattr(bad, "errno", None) == errno.EADDRINUSE else _unusable(host, port, bad)
+    else:
+        yield ok("port", f"{host}:{port} is free")
+
+
+def engine_at(settings: Settings) -> Mapping[str, Any] | None:
+    """Whether the engine at the settings' address is ready (`status`), and why not (`reason`); None without one."""
+    host = _ANYWHERE.get(settings.api_host, settings.api_host)
+    url = f"http://[{host}]:{settings.api_port}" if ":" in host else f"http://{host}:{settings.api_port}"
+    try:
+        answer = HttpClient(Connection(url, None, SystemClock(), block)).look("/readyz")
+    except CommandError:
+        return None
+    return answer if isinstance(answer, dict) and answer.get("status") in ("ready", "not ready") else None
+
+
+def _listen(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)
+
+
+def _taken(settings: Settings) -> Finding:
+    place = f"{settings.api_host}:{settings.api_port}"
+    report = engine_at(settings)
+    if report is None:
+        return error("port", f"another program listens on {place}", "Stop it, or set API_PORT to another port.")
+    if report["status"] != "ready":
+        return error("port", f"the engine that listens on {place} is not ready: {report.get('reason')}", "See its log.")
+    return ok("port", f"an engine listens on {place}, and is ready")
+
+
+def _unusable(host: str, port: int, bad: Exception) -> Finding:
+    reason = getattr(bad, "strerror", None) or bad
+    remedy = "Use a port above 1023." if getattr(bad, "errno", None) == errno.EACCES else "Set API_HOST and API_PORT."
+    return error("port", f"cannot listen on {host}:{port}: {reason}", remedy)
