@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from ..core.problem import did_you_mean
 from .commands import COMMANDS
 from .errors import EXIT_CODES, USAGE_ERROR, with_reported_errors
 
@@ -29,10 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return with_reported_errors(lambda: int(options.execute(options)))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, which the next option could make ambiguous, and names what is near a wrong word."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), choices) or f"; there are {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command; `execute` of what it parses runs the command."""
     codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="workflow-engine",
         description="A workflow orchestration engine. Settings come from the environment.",
         epilog=f"exit codes:\n{codes}",

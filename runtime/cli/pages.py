@@ -29,12 +29,19 @@ def read_pages(
             return {"items": items, "next_cursor": cursor}
 
 
-def show_page(page: Mapping[str, Any], columns: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: bool) -> int:
-    """Print the page, and on standard error how to see what is behind it. Returns 0."""
+def show_page(
+    page: Mapping[str, Any],
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    as_json: bool,
+    whole: Sequence[str],
+) -> int:
+    """Print the page, and on standard error how to see what is behind it. Returns 0. `whole`: see `print_table`."""
     if as_json:
         print_json(page)
         return 0
-    print_table(columns, rows)
+    print_table(columns, rows, whole=whole)
     if page["next_cursor"] is not None:
         report(f"there are more: --cursor {page['next_cursor']}")
     return 0

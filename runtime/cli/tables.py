@@ -20,15 +20,18 @@ _STYLES = {
 }
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on standard output. None is an empty cell; states have colours on a terminal."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, whole: Sequence[str] = ()) -> None:
+    """A table on standard output. None is an empty cell; states have colours on a terminal.
+
+    On a narrow terminal long cells are folded, but for those of the columns in `whole`, which one may want to copy.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in rows:
         cells = ["" if cell is None else printable(str(cell)) for cell in row]
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))

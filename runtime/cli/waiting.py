@@ -21,6 +21,14 @@ EXIT_CODES = {"COMPLETED": 0, "FAILED": FAILURE, "CANCELLED": CANCELLED}
 
 def wait_for_results(server: HttpClient, execution_id: str, timeout_seconds: float | None) -> Mapping[str, Any]:
     """The results once the execution has ended, or as they stand after the timeout (None: no such)."""
+    try:
+        return _wait(server, execution_id, timeout_seconds)
+    except KeyboardInterrupt:
+        report(f"the execution goes on: workflow-engine results --wait {execution_id}")
+        raise
+
+
+def _wait(server: HttpClient, execution_id: str, timeout_seconds: float | None) -> Mapping[str, Any]:
     clock = SystemClock()
     began = clock.monotonic()
     while True:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from workflow_engine import __version__
+from workflow_engine.runtime.cli.main import main
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -35,6 +36,22 @@ async def test_wrong_arguments(run: Make, arguments: list[str]) -> None:
     code, output, errors = await run(*arguments)
     assert (code, output) == (2, "")
     assert "usage: workflow-engine" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["serv"], "there is no 'serv'; did you mean 'serve'?"),
+        (["keys", "creat"], "there is no 'creat'; did you mean 'create'?"),
+        (["list", "--state", "DONE"], "there is no 'DONE'; there are PENDING, RUNNING"),
+        (["list", "--jso"], "unrecognized arguments: --jso"),
+    ],
+)
+def test_a_slip_of_the_pen(capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert hint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ async def test_list_by_filter_and_by_page(command: Command, submit: Any) -> None
     await command("trigger", ids[0], "--wait")
     table = await command("list")
     assert [row[0] for row in table.rows[1:]] == ids[::-1]
-    assert table.rows[1][1:4] == ["PENDING", "one", "1"]
+    assert table.rows[1][1:4] == ["PENDING", "one", "v1"]
 
     completed = await command("list", "--state", "COMPLETED", "--state", "FAILED", "--name", "one", "--json")
     assert [item["id"] for item in completed.document["items"]] == [ids[0]]
@@ -282,3 +282,14 @@ async def test_no_server(command: Command, monkeypatch: pytest.MonkeyPatch) -> N
     done = await command("list")
     assert (done.code, done.output) == (3, "")
     assert "Is it running? workflow-engine serve starts one" in done.errors
+
+
+async def test_an_interrupt_while_waiting(command: Command, submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    execution_id = await submit()
+    monkeypatch.setattr("workflow_engine.runtime.cli.waiting.read_results", interrupt)
+    done = await command("trigger", execution_id, "--wait")
+    assert (done.code, done.output) == (130, "")
+    assert done.errors == f"the execution goes on: workflow-engine results --wait {execution_id}\n"

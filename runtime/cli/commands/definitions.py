@@ -11,7 +11,7 @@ from ..options import add_file, add_page, add_server, count, text
 if TYPE_CHECKING:
     from ..options import Commands
 
-COLUMNS = ("definition", "version", "created", "id")
+COLUMNS = ("definition", "version", "created")
 
 
 def register(commands: Commands) -> None:
@@ -63,11 +63,8 @@ def _show_list(path: str, options: argparse.Namespace) -> int:
     from ..tables import moment
 
     page = read_pages(server_of(options), path, options)
-    rows = (
-        (item["name"], item["version"], moment(item["created_at"]), item["workflow_definition_id"])
-        for item in page["items"]
-    )
-    return show_page(page, COLUMNS, rows, as_json=options.json)
+    rows = ((item["name"], item["version"], moment(item["created_at"])) for item in page["items"])
+    return show_page(page, COLUMNS, rows, as_json=options.json, whole=("version", "created"))
 
 
 def show_definition(options: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def execute(options: argparse.Namespace) -> int:
         print_json({"findings": [finding._asdict() for finding in findings]})
     else:
         rows = ((each.level, each.check, _sentence(each)) for each in findings)
-        print_table(("level", "check", "what was found, and what to do"), rows)
+        print_table(("level", "check", "what was found, and what to do"), rows, whole=("level", "check"))
     return FAILURE if any(finding.level == "error" for finding in findings) else 0
 
 

@@ -32,8 +32,8 @@ def execute(options: argparse.Namespace) -> int:
     if options.json:
         print_json(listed)
         return 0
-    rows = ((item["name"], item["description"], _keys(item["config_schema"])) for item in listed["items"])
-    print_table(("handler", "what it does", "configuration"), rows)
+    rows = ((item["name"], _summary(item["description"]), _keys(item["config_schema"])) for item in listed["items"])
+    print_table(("handler", "what it does", "configuration"), rows, whole=("handler",))
     return 0
 
 
@@ -44,6 +44,11 @@ def _installed() -> list[dict[str, object]]:
     from ...process import plugin_settings
 
     return described(discover(plugin_settings(load_settings())))
+
+
+def _summary(description: Any) -> str:
+    """The first paragraph of a description, in one line."""
+    return " ".join(str(description).partition("\n\n")[0].split())
 
 
 def _keys(schema: Any) -> str:

@@ -63,7 +63,7 @@ def list_keys(options: argparse.Namespace) -> int:
     if options.json:
         print_json(listed)
         return 0
-    print_table(COLUMNS, map(_row, listed["items"]))
+    print_table(COLUMNS, map(_row, listed["items"]), whole=("id", "scope"))
     return 0
 
 

@@ -10,7 +10,7 @@ from ..options import add_filter, add_page, add_server, filters
 if TYPE_CHECKING:
     from ..options import Commands
 
-COLUMNS = ("execution", "state", "definition", "version", "created", "started", "completed")
+COLUMNS = ("execution", "state", "definition", "created")
 
 
 def register(commands: Commands) -> None:
@@ -30,13 +30,7 @@ def execute(options: argparse.Namespace) -> int:
 
     page = read_pages(server_of(options), "/v1/workflows", options, filters(options) | {"state": options.state})
     rows = (
-        (
-            item["id"],
-            item["state"],
-            item["name"],
-            item["version"],
-            *(moment(item[f"{time}_at"]) for time in ("created", "started", "completed")),
-        )
+        (item["id"], item["state"], f"{item['name']} v{item['version']}", moment(item["created_at"]))
         for item in page["items"]
     )
-    return show_page(page, COLUMNS, rows, as_json=options.json)
+    return show_page(page, COLUMNS, rows, as_json=options.json, whole=("execution", "state", "created"))
