@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,14 +25,14 @@ _BOUNDS = {
 
 def fields_table(model: type[BaseModel]) -> str:
     """The fields of `model`."""
-    return schema_table(model.model_json_schema())
+    return schema_table(model.model_json_schema(), type_of)
 
 
-def schema_table(schema: Mapping[str, Any]) -> str:
-    """The properties of a JSON schema of an object."""
+def schema_table(schema: Mapping[str, Any], shown_type: Callable[[Mapping[str, Any]], str]) -> str:
+    """The properties of a JSON schema of an object; `shown_type` puts a type into words."""
     required = schema.get("required", ())
     rows = [
-        (code(name), type_of(field), _default(field, name in required), _meaning(field))
+        (code(name), shown_type(field), _default(field, name in required), _meaning(field))
         for name, field in schema.get("properties", {}).items()
     ]
     return table(("field", "type", "default", "meaning"), rows)

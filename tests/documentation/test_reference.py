@@ -8,15 +8,19 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from reference_pages import PARTS, commands, fill
+from reference_pages import PARTS, commands, endpoints, fill
 from reference_pages.attempt_errors import ATTEMPT_ERRORS
 from reference_pages.errors import REMEDIES, entries
 
 from workflow_engine.config import Settings
 from workflow_engine.config.families import FAMILIES
 from workflow_engine.config.tables import setting_groups
+from workflow_engine.runtime.api.app import build_app
+from workflow_engine.runtime.api.openapi import errors_of
+from workflow_engine.runtime.api.options import ApiOptions, HealthSources
 from workflow_engine.runtime.core.limits import MAX_NODES
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
 
@@ -187,6 +191,72 @@ def test_no_document_names_a_command_that_does_not_exist() -> None:
     ]
 
     assert named == []
+
+
+# --- endpoints ---------------------------------------------------------------------------------------
+
+
+def served() -> set[tuple[str, str]]:
+    """(method, path) of everything that the application answers, as aiohttp has it."""
+    nothing: Any = None
+    sources = HealthSources(store=nothing, owner_works=nothing, set_aside=nothing, accepting=nothing, slots=nothing)
+    app = build_app(nothing, health=sources, handlers={}, clock=nothing, version="1", options=ApiOptions())
+    return {
+        (route.method, resource.canonical)
+        for route in app.router.routes()
+        if (resource := route.resource) is not None and route.method not in ("HEAD", "OPTIONS")
+    }
+
+
+def documented_endpoints() -> dict[tuple[str, str], str]:
+    """The sections of the page by (method, path)."""
+    sections = re.split(r"^### (?=GET |POST |DELETE )", page("reference/endpoints.md"), flags=re.MULTILINE)[1:]
+    return {(head.split()[0], head.split()[1]): text for head, _, text in (each.partition("\n") for each in sections)}
+
+
+def test_every_endpoint_is_in_the_reference() -> None:
+    pages_for_browsers = {each for each in served() if each[1].startswith(("/docs", "/redoc"))}
+
+    assert len(pages_for_browsers) >= 2
+    assert set(documented_endpoints()) == served() - pages_for_browsers
+    assert all(f"`{path}`" in page("reference/endpoints.md") for path in ("/docs", "/redoc"))
+
+
+def test_every_endpoint_tells_its_scope_parameters_answers_and_problems() -> None:
+    sections = documented_endpoints()
+
+    for route, operation in endpoints.endpoints():
+        text = sections[(route.method, route.path)]
+        wanted = [f"Scope: `{route.scope}`."]
+        wanted += [f"| `{parameter['name']}` | {parameter['in']} |" for parameter in operation["parameters"]]
+        wanted += [f"| {status} |" for status in route.answers]
+        wanted += [f"#problem-{error.code})" for error in errors_of(route)]
+        wanted += ["Body: "] * (route.body is not None)
+        assert [each for each in wanted if each not in text] == [], route.operation
+
+
+def test_every_object_of_the_api_is_in_the_reference() -> None:
+    schemas = endpoints.document()["components"]["schemas"]
+    text = page("reference/endpoints.md")
+
+    assert len(schemas) > 10
+    assert [name for name in schemas if f"### {name}\n" not in text] == []
+
+
+def test_no_document_names_an_endpoint_that_does_not_exist() -> None:
+    patterns = [re.sub(r"{\w+}", r"[^/]+", path) for _, path in served()]
+    shown = re.compile(
+        r"(?<![\w.])(?:http://localhost:8000)?(/(?:v1/[a-z]|livez|readyz|docs|redoc|openapi)[^\s`\"'?|)]*)"
+    )
+    named = [
+        (document, path.rstrip(".,:;"))
+        for document, text in prose()
+        for path in shown.findall(text)
+        if not document.startswith("internals/") and "[^" not in path
+    ]
+
+    assert len({path for _, path in named}) > 20
+    assert [each for each in named if not any(re.fullmatch(pattern, each[1]) for pattern in patterns)] == []
 
 
 # --- states, limits, grammar ----------------------------------------------------------------------------

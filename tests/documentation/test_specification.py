@@ -99,9 +99,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         stdin.flush()
         return until("end of the command").strip()
 
-    stdin.write("workflow-engine serve --demo &\n")
-    stdin.flush()
-    until("listening on")
+    run("mkfifo serving; workflow-engine serve --demo > serving & exec 3< serving")
+    assert "listening on" in run("head -n 1 <&3")
     yield run
     stdin.write("kill %1; wait %1\n")
     stdin.close()

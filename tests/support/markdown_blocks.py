@@ -4,6 +4,7 @@ A comment right above a block is for the tests, and invisible to readers:
 
     <!-- file: hello.json -->             the block is the content of that file
     <!-- shell: server -->                it runs until it is replaced or the document ends
+    <!-- shell: stop the server -->       before it runs, the server is stopped
     <!-- shell: exit 1 -->                it ends with that exit code
     <!-- shell: shows "COMPLETED" -->     its output holds that text; may stand several times
     <!-- shell: output -->                each of its lines is in the output of the block before; … is any text
@@ -33,6 +34,7 @@ class Block(NamedTuple):
     text: str
     file: str | None = None
     server: bool = False
+    stop_server: bool = False
     output: bool = False
     exit_code: int = 0
     shows: tuple[str, ...] = ()
@@ -61,6 +63,8 @@ def _block(document: Path, text: str, match: re.Match[str]) -> Block:
 def _marked(block: Block, said: str) -> Block:
     if said == "server":
         return block._replace(server=True)
+    if said == "stop the server":
+        return block._replace(stop_server=True)
     if said == "output":
         return block._replace(output=True)
     if match := _EXIT.fullmatch(said):

@@ -26,6 +26,10 @@ _RESUME = """
 if [ -f "$SESSION_STATE" ]; then . "$SESSION_STATE"; fi
 set -euao pipefail
 """
+# The commands look for their server on the port that documents name. Without that variable, or --url, `keys` works on
+# the database itself, as it does for a reader who has not set it.
+_AT_THE_SERVER = ': "${WORKFLOW_ENGINE_URL:=$SESSION_SERVER}"\n'
+_IN_THE_DATABASE = 'if [ "${WORKFLOW_ENGINE_URL-}" = "$SESSION_SERVER" ]; then unset WORKFLOW_ENGINE_URL; fi\n'
 _KEEP = """
 trap 'code=$?; { export -p; printf "cd %q\\n" "$PWD"; } > "$SESSION_STATE"; exit $code' EXIT
 """
@@ -61,11 +65,13 @@ class Session:
             "PATH": os.pathsep.join((commands, os.environ["PATH"])),
             "SESSION_STATE": str(state_folder / "state"),
             "API_PORT": self._ports["8000"],
-            "WORKFLOW_ENGINE_URL": f"http://127.0.0.1:{self._ports['8000']}",
+            "SESSION_SERVER": f"http://127.0.0.1:{self._ports['8000']}",
         }
 
     def run(self, block: Block) -> None:
         """Do what the block is for. Raises `BlockFailed`."""
+        if block.stop_server:
+            self._stop_server()
         if block.file is not None:
             self._write(block)
         elif block.output:
@@ -105,7 +111,7 @@ class Session:
         said = self._said()
         if code != block.exit_code:
             raise BlockFailed(f"{block.place} ended with {code}, not {block.exit_code}:\n{block.text}\n{said}")
-        missing = [text for text in block.shows if text not in said]
+        missing = [text for text in block.shows if self._as_typed(text) not in said]
         if missing:
             raise BlockFailed(f"{block.place} does not show {missing}:\n{block.text}\n{said}")
         if found := _EXECUTION_ID.findall(said):
@@ -139,6 +145,8 @@ class Session:
             raise BlockFailed(f"the server ended with {code}")
 
     def _start(self, block: Block, output: IO[bytes] | int, before: str) -> subprocess.Popen[bytes]:
+        in_the_database = "workflow-engine keys" in block.text and "--url" not in block.text
+        before += _IN_THE_DATABASE if in_the_database else _AT_THE_SERVER
         process = subprocess.Popen(
             ["bash", "-c", before + self._as_typed(block.text)],
             cwd=self._folder,
