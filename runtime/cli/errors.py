@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from ..core.problem import Problem, printable
+if TYPE_CHECKING:
+    from ..core.problem import Problem
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -67,6 +69,8 @@ def with_reported_errors(command: Callable[[], int]) -> int:
 
 def report_error(error: CommandError) -> None:
     """The message, and a line for each problem."""
+    from ..core.problem import printable
+
     report(str(error))
     for problem in error.problems:
         report(f"  {problem.path}: {printable(problem.message)}")
@@ -74,5 +78,7 @@ def report_error(error: CommandError) -> None:
 
 def report(message: str) -> None:
     """A message on standard error. What a terminal would act on is shown instead."""
+    from ..core.problem import printable
+
     for line in message.split("\n"):
         print(printable(line), file=sys.stderr, flush=True)

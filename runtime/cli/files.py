@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from ..core.json_text import InvalidJson, decode
 from ..core.problem import Problem
 from .errors import CommandError, UsageError
-from .options import STANDARD_INPUT
+
+STANDARD_INPUT = Path("-")
 
 
 class DefinitionFile(NamedTuple):

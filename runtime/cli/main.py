@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.problem import did_you_mean
 from .commands import COMMANDS
 from .errors import EXIT_CODES, USAGE_ERROR, with_reported_errors
 
@@ -39,6 +38,8 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
+            from ..core.problem import did_you_mean
+
             choices = [str(choice) for choice in action.choices]
             hint = did_you_mean(str(value), choices) or f"; there are {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
     for command in COMMANDS:
         command.register(commands)
     return parser

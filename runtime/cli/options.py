@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 STATES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-STANDARD_INPUT = Path("-")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the server (WORKFLOW_ENGINE_URL; http://127.0.0.1:8000)")
     parser.add_argument(
         "--api-key-file",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="file that holds the API key (the key itself may be in WORKFLOW_ENGINE_API_KEY)",
     )
@@ -34,7 +34,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 def add_file(parser: argparse.ArgumentParser) -> None:
     """`FILE`, a workflow definition."""
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="the workflow definition as JSON; - reads it from standard input"
+        "file", type=path, metavar="FILE", help="the workflow definition as JSON; - reads it from standard input"
     )
 
 
@@ -100,6 +100,13 @@ def add_page(parser: argparse.ArgumentParser) -> None:
     """`--limit` and `--cursor`."""
     parser.add_argument("--limit", type=count, default=50, help="how many at most (50)")
     parser.add_argument("--cursor", type=text, help="go on behind an earlier list, which says how")
+
+
+def path(value: str) -> Path:
+    """The path of a file."""
+    from pathlib import Path
+
+    return Path(value)
 
 
 def text(value: str) -> str:

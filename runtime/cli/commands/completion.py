@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..options import path
 
 if TYPE_CHECKING:
     from ..options import Commands
@@ -35,7 +36,7 @@ def execute(options: argparse.Namespace) -> int:
 
     parser = build_parser()
     for action in _actions(parser):
-        if action.type is Path:
+        if action.type is path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, options.shell))
     return 0

@@ -17,7 +17,7 @@ COLUMNS = ("definition", "version", "created")
 def register(commands: Commands) -> None:
     """Add the command."""
     group = commands.add_parser("definitions", help="list, show, compare and store definitions")
-    verbs = group.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    verbs = group.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog=group.prog)
     listing = verbs.add_parser("list", help="the latest version of each definition")
     add_page(listing)
     listing.set_defaults(execute=list_definitions)

@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
         description="With --url or WORKFLOW_ENGINE_URL, at that server, with a key of scope admin; without, "
         "in the database of the settings, which no server may be using: this is how the first key is made.",
     )
-    verbs = group.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    verbs = group.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog=group.prog)
     create = verbs.add_parser("create", help="make a key and print it, this once")
     create.add_argument("--name", type=text, required=True, help="whose it is or what it is for")
     create.add_argument("--scope", choices=SCOPES, required=True, help="what it allows; each includes those before it")

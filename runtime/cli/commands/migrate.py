@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     """Add the command."""
     group = commands.add_parser("migrate", help="show or bring up to date the schema of the database (SQLITE_PATH)")
-    verbs = group.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    verbs = group.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True, prog=group.prog)
     status = verbs.add_parser("status", help="which migrations the database has; a server may be running")
     status.set_defaults(execute=show_status)
     up = verbs.add_parser("up", help="apply the migrations that are missing; no server may be running")
