@@ -31,6 +31,8 @@ from .worker.pool import WorkerPool
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
+    from .store.postgres_connections import PostgresAddress
+
 log = logging.getLogger(__name__)
 
 POSTGRES_TIMEOUT_SECONDS = 10.0
@@ -158,15 +160,11 @@ async def running(build: Callable[[], Runtime]) -> AsyncIterator[Runtime]:
         await runtime.stop()
 
 
-def build_store(settings: Settings, clock: Clock) -> Store:
-    """The store of the backend that the settings name."""
-    if settings.backend == "embedded":
-        return SqliteStore(settings.sqlite_path, clock, skip_migrations=settings.skip_migrations)
-    # Imported where it is used: the driver takes a moment, and an embedded process has no use for it.
-    from .store.postgres import PostgresStore
+def postgres_address(settings: Settings) -> PostgresAddress:
+    """Where PostgreSQL is, by the settings."""
     from .store.postgres_connections import PostgresAddress
 
-    address = PostgresAddress(
+    return PostgresAddress(
         settings.postgres_host,
         settings.postgres_port,
         settings.postgres_user,
@@ -174,8 +172,17 @@ def build_store(settings: Settings, clock: Clock) -> Store:
         settings.postgres_database,
         None if settings.postgres_url is None else settings.postgres_url.get_secret_value(),
     )
+
+
+def build_store(settings: Settings, clock: Clock) -> Store:
+    """The store of the backend that the settings name."""
+    if settings.backend == "embedded":
+        return SqliteStore(settings.sqlite_path, clock, skip_migrations=settings.skip_migrations)
+    # Imported where it is used: the driver takes a moment, and an embedded process has no use for it.
+    from .store.postgres import PostgresStore
+
     return PostgresStore(
-        address,
+        postgres_address(settings),
         clock,
         pool_size=settings.postgres_pool_size,
         timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
