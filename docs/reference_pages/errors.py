@@ -42,12 +42,11 @@ REMEDIES: dict[str, str] = {
     "unsupported-media-type": "Send `Content-Type: application/json`.",
 }
 
-# Not of an exception of ours: what the HTTP server refuses before a route sees the request.
-_SERVER_PROBLEMS = {"method-not-allowed": 405, "not-found": 404}
-
+# Not of an exception of ours: what the HTTP server refuses before a route sees the request, and what nobody expected.
+_SERVER_PROBLEMS = {"internal-error": 500, "method-not-allowed": 405, "not-found": 404}
 
 # Never raised themselves: what is, is of a class below them.
-_BRANCHES = (CallerError, BackendError, RequestRefused)
+_BRANCHES = (EngineError, CallerError, BackendError, RequestRefused)
 
 
 class Entry(NamedTuple):
@@ -61,7 +60,7 @@ class Entry(NamedTuple):
 def entries() -> list[Entry]:
     """Every problem, by its code."""
     own = [_entry(kind) for kind in _kinds(EngineError) if kind not in _BRANCHES]
-    served = [Entry(name, status, problems._TITLES[status]) for name, status in _SERVER_PROBLEMS.items()]
+    served = [Entry(name, status, problems.TITLES[status]) for name, status in _SERVER_PROBLEMS.items()]
     return sorted({entry.code: entry for entry in [*own, *served]}.values())
 
 

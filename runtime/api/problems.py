@@ -48,7 +48,12 @@ _STATUS: Sequence[tuple[type[EngineError], int]] = (
 # Refusals that are no fault of anything: they happen at every restart and under every load.
 _EXPECTED = (NotAccepting, Overloaded)
 
-_TITLES = {400: "The request is not valid", 404: "There is nothing at this address", 405: "Wrong method"}
+TITLES = {
+    400: "The request is not valid",
+    404: "There is nothing at this address",
+    405: "Wrong method",
+    500: "The engine has a fault",
+}
 
 
 def status_of(kind: type[EngineError]) -> int:
@@ -101,7 +106,7 @@ def error_response(error: EngineError) -> web.Response:
 def http_error_response(error: web.HTTPException) -> web.Response:
     """What aiohttp raises (404 and 405 above all) as a problem."""
     code = (error.reason or "error").lower().replace(" ", "-")
-    title = _TITLES.get(error.status, error.reason)
+    title = TITLES.get(error.status, error.reason)
     allow = {"Allow": error.headers["Allow"]} if error.status == 405 else None
     return problem_response(problem_document(error.status, code, title, error.text or error.reason), allow)
 
@@ -131,6 +136,6 @@ def problems_middleware(*, show_faults: bool) -> Any:
             detail = "the request could not be served; the log says why"
             if show_faults:
                 detail = f"{detail} ({type(error).__name__}: {error})"
-            return problem_response(problem_document(500, "internal-error", "The engine has a fault", detail))
+            return problem_response(problem_document(500, "internal-error", TITLES[500], detail))
 
     return middleware
