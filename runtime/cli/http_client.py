@@ -174,10 +174,20 @@ class HttpClient:
         return value
 
     def _decoded(self, answer: Answer) -> Any:
+        """The object that the body holds. Asking it for what an answer of the engine has fails with `CommandError`."""
+        foreign = foreign_answer(self._connection.url, answer.status)
+
+        class Document(dict[str, Any]):
+            def __missing__(self, key: str) -> Any:
+                raise foreign
+
         try:
-            return json.loads(answer.body)
-        except ValueError:
-            raise foreign_answer(self._connection.url, answer.status) from None
+            value = json.loads(answer.body, object_hook=Document)
+        except (ValueError, RecursionError):
+            raise foreign from None
+        if not isinstance(value, Document):
+            raise foreign
+        return value
 
     def _not_there(self, error: Exception) -> str:
         return (

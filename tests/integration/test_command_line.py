@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -69,3 +72,18 @@ async def test_it_loads_little(run: Make, arguments: list[str], tmp_path: Path) 
     loaded = (tmp_path / "loaded").read_text().split()
     assert "workflow_engine.runtime.cli.main" in loaded
     assert {"aiohttp", "asyncio", "pydantic", "rich", "sqlite3"} & {*loaded} == set()
+
+
+async def test_a_reader_that_has_seen_enough(environment: dict[str, str], tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "workflow_engine", "config", "--json"),
+        cwd=tmp_path,
+        env=environment,
+        stdout=(pipe := os.pipe())[1],
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(pipe[0])
+    os.close(pipe[1])
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (1, b"")

@@ -59,6 +59,17 @@ async def test_run_that_fails(
     assert "node bad failed at attempt 1: ValueError: it went wrong" in errors.splitlines()
 
 
+async def test_run_as_json(run: Make, workflow_file: Callable[..., Path], install_plugin: Callable[..., None]) -> None:
+    install_plugin()
+    code, output, _ = await run("run", "--json", workflow_file({"id": "good", "handler": "input"}), "--input", "a=1")
+    done = json.loads(output)
+    assert (code, done["state"], done["output_data"], done["error"]) == (0, "COMPLETED", {"a": 1}, None)
+    code, output, _ = await run("run", "--json", workflow_file({"id": "bad", "handler": "fail"}))
+    failed = json.loads(output)
+    assert (code, failed["state"], failed["output_data"]) == (1, "FAILED", None)
+    assert (failed["error"]["node_id"], failed["error"]["message"]) == ("bad", "it went wrong")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

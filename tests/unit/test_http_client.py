@@ -163,6 +163,19 @@ def test_what_answers_is_something_else(serve: Any, connect: Any, body: bytes) -
     assert raised.value.code == 3
 
 
+@pytest.mark.parametrize("body", [b"[]", b"1", b"{}", b"<html>", b"[" * 100_000])
+def test_an_answer_without_what_an_engine_would_say(serve: Any, connect: Any, body: bytes) -> None:
+    client = connect(serve([answer(200, body)]).url)
+    with pytest.raises(CommandError, match="is no workflow engine") as raised:
+        client.http.get("/v1/workflows/x")["state"]
+    assert raised.value.code == 3
+
+
+def test_an_answer_without_content(serve: Any, connect: Any) -> None:
+    server = serve([b"HTTP/1.1 204 No Content\r\n\r\n"])
+    assert connect(server.url).http.send_once("DELETE", "/v1/keys/x") is None
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(400, 2), (401, 2), (403, 2), (404, 2), (409, 2), (422, 2), (500, 1), (504, 3)]
 )

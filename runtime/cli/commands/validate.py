@@ -24,6 +24,7 @@ def register(commands: Commands) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check the file; the problems go to standard error, each with its line."""
+    from ...core.problem import printable
     from ..errors import USAGE_ERROR, UsageError
     from ..files import read_definition
     from ..terminal import print_json
@@ -36,7 +37,8 @@ def execute(options: argparse.Namespace) -> int:
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         raise UsageError(f"{file.name}: {count}", file.located(problems))
-    print(f"{file.name} is valid: {len(file.document['dag']['nodes'])} nodes")
+    nodes = len(file.document["dag"]["nodes"])
+    print(printable(f"{file.name} is valid: {nodes} node{'s' if nodes != 1 else ''}"))
     return 0
 
 
