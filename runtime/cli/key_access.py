@@ -101,13 +101,14 @@ def _with_keys(use: Callable[[Any], Awaitable[Result]]) -> Result:
 
     async def run() -> Result:
         clock = SystemClock()
-        store = build_store(load_settings(), clock)
+        settings = load_settings()
+        store = build_store(settings, clock)
         try:
             await store.open()
         except StoreUnusable as error:
             raise CommandError(
                 f"{error}. While a server uses the database, keys are made through it: "
-                "--url http://127.0.0.1:8000 --api-key-file FILE, with a key of scope admin"
+                f"--url http://{settings.api_host}:{settings.api_port} --api-key-file FILE, with a key of scope admin"
             ) from None
         try:
             return await use(Keys(store, clock))

@@ -49,6 +49,7 @@ def serve() -> Iterator[Callable[..., Server]]:
                     with connection, connection.makefile("rb") as lines:
                         requests.append(b"".join(iter(lines.readline, b"\r\n")))
                         connection.sendall(each)
+                listener.close()
 
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
@@ -141,6 +142,13 @@ def test_a_server_that_is_not_there(connect: Any) -> None:
     with pytest.raises(CommandError, match=r"there is no server at .*Is it running.*workflow-engine serve") as raised:
         client.http.get("/x")
     assert (raised.value.code, client.pauses) == (3, [])
+
+
+def test_a_server_that_goes_away_is_waited_for(serve: Any, connect: Any) -> None:
+    client = connect(serve([BUSY]).url)
+    with pytest.raises(CommandError) as raised:
+        client.http.get("/x")
+    assert (raised.value.code, len(client.pauses)) == (3, 4)
 
 
 def test_the_key_is_sent(serve: Any, connect: Any) -> None:
