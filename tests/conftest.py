@@ -26,6 +26,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="how many seeds each simulation runs (default: %(default)s)",
     )
+    parser.addoption(
+        "--schemathesis-examples",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="how many examples schemathesis makes for each operation (default: %(default)s)",
+    )
+
+
+@pytest.fixture(scope="session")
+def schemathesis_examples(pytestconfig: pytest.Config) -> int:
+    """How many examples schemathesis makes for each operation, beside those of the schemas' edges."""
+    examples: int = pytestconfig.getoption("--schemathesis-examples")
+    return examples
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from .values import (
     PageSize,
     Version,
     WaitSeconds,
+    WholeNumber,
 )
 
 MAX_CANCELLED_AT_ONCE = 1000
@@ -45,8 +46,8 @@ class CancelManyRequest(BaseModel):
     name: DefinitionName | None = Field(default=None, description="of the definition, exactly")
     created_from: Moment | None = Field(default=None, description="created then or later")
     created_before: Moment | None = Field(default=None, description="created earlier")
-    limit: int = Field(
-        default=MAX_CANCELLED_AT_ONCE, strict=True, ge=1, le=MAX_CANCELLED_AT_ONCE, description="how many at most"
+    limit: WholeNumber = Field(
+        default=MAX_CANCELLED_AT_ONCE, ge=1, le=MAX_CANCELLED_AT_ONCE, description="how many at most"
     )
 
     @property

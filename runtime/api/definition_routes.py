@@ -23,6 +23,7 @@ from .submit_routes import EXAMPLE
 from .values import format_moment
 
 TAG = "definitions"
+LINKS = dict.fromkeys(("definition", "list_versions", "diff", "start", "start_bulk"), ("name", "name"))
 
 
 class DefinitionRoutes:
@@ -52,8 +53,8 @@ class DefinitionRoutes:
                 "name with other content becomes its next version.",
                 body=self._body,
                 answers={
-                    200: Answer(description="it was there already", model=models.DefinitionItem),
-                    201: Answer(description="it was stored", model=models.DefinitionItem),
+                    200: Answer(description="it was there already", model=models.DefinitionItem, links=LINKS),
+                    201: Answer(description="it was stored", model=models.DefinitionItem, links=LINKS),
                 },
                 errors=(InvalidDefinition, NotAccepting),
             ),

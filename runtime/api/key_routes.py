@@ -48,7 +48,13 @@ class KeyRoutes:
                 summary="Make an API key",
                 description="The answer is the only place where the key's text is shown.",
                 body=JsonBody(model=KeyRequest, max_bytes=KEY_BODY_BYTES, example={"name": "ci", "scope": "run"}),
-                answers={201: Answer(description="the key with its text", model=models.CreatedKey)},
+                answers={
+                    201: Answer(
+                        description="the key with its text",
+                        model=models.CreatedKey,
+                        links={"revoke_key": ("key_id", "id")},
+                    )
+                },
             ),
             Route(
                 method="DELETE",

@@ -227,6 +227,11 @@ def _responses(route: Route, schemas: _Schemas) -> dict[int, dict[str, Any]]:
         if answer.model is not None:
             schema = schemas.of(answer.model, "serialization")
             responses[status]["content"] = _lines(schema) if answer.lines else {"application/json": {"schema": schema}}
+        if answer.links:
+            responses[status]["links"] = {
+                operation: {"operationId": operation, "parameters": {parameter: f"$response.body#/{key}"}}
+                for operation, (parameter, key) in answer.links.items()
+            }
     by_status: dict[int, list[type[EngineError]]] = {}
     for error in errors_of(route):
         listed = by_status.setdefault(status_of(error), [])

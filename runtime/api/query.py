@@ -57,7 +57,7 @@ class QueryReader:
         return parsed
 
     def _value(self, name: str, text: str) -> Any:
-        """Whole numbers as JSON writes them: not ` 1`, `1_000`, `+1` or `1.0`, which pydantic would take."""
+        """Whole numbers as JSON writes them, anything else as text, which the model then refuses for a number."""
         return json.loads(text) if name in self._integers and _INTEGER.fullmatch(text) else text
 
 

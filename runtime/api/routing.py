@@ -96,11 +96,15 @@ class LinesBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an answer of one status holds: an instance of `model`, or lines of such; None for an empty one."""
+    """What an answer of one status holds: an instance of `model`, or lines of such; None for an empty one.
+
+    `links`: what may be called next. For each operation, its path parameter and the answer's key that holds it.
+    """
 
     description: str
     model: Any = None
     lines: bool = False
+    links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

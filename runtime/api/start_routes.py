@@ -19,7 +19,7 @@ from .options import ApiOptions
 from .requests import check_media_type
 from .responses import json_response
 from .routing import Answer, Call, JsonBody, LinesBody, Route, Scope
-from .submit_routes import ENVELOPE_BYTES, INPUT_EXAMPLE
+from .submit_routes import ENVELOPE_BYTES, EXECUTION_LINKS, INPUT_EXAMPLE
 
 LINES_MEDIA_TYPE = "application/x-ndjson"
 
@@ -53,7 +53,7 @@ class StartRoutes:
                 ),
                 answers={
                     200: Answer(description="it has ended; only with `wait`", model=models.ExecutionResults),
-                    202: Answer(description="it was started", model=models.Submitted),
+                    202: Answer(description="it was started", model=models.Submitted, links=EXECUTION_LINKS),
                 },
                 errors=(DefinitionNotFound, InvalidInput, IdempotencyConflict, NotAccepting),
                 idempotent=True,

@@ -32,6 +32,7 @@ EXAMPLE = {
     },
 }
 INPUT_EXAMPLE = {"input_params": {"user_id": 123}}
+EXECUTION_LINKS = dict.fromkeys(("trigger", "status", "results", "cancel"), ("execution_id", "execution_id"))
 ENVELOPE_BYTES = 1024
 """What may stand around the input parameters."""
 
@@ -62,7 +63,11 @@ class SubmitRoutes:
                     engine_checks=True,
                     example=EXAMPLE,
                 ),
-                answers={202: Answer(description="the definition and its execution", model=models.Submitted)},
+                answers={
+                    202: Answer(
+                        description="the definition and its execution", model=models.Submitted, links=EXECUTION_LINKS
+                    )
+                },
                 errors=(InvalidDefinition, IdempotencyConflict, NotAccepting),
                 idempotent=True,
             ),
@@ -81,7 +86,11 @@ class SubmitRoutes:
                     optional=True,
                     example=INPUT_EXAMPLE,
                 ),
-                answers={200: Answer(description="the execution that was started", model=models.Triggered)},
+                answers={
+                    200: Answer(
+                        description="the execution that was started", model=models.Triggered, links=EXECUTION_LINKS
+                    )
+                },
                 errors=(ExecutionNotFound, ExecutionConflict, InvalidInput, IdempotencyConflict, NotAccepting),
                 idempotent=True,
             ),

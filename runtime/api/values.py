@@ -43,7 +43,8 @@ def format_moment(milliseconds: int | None) -> str | None:
     """RFC 3339, UTC, with milliseconds."""
     if milliseconds is None:
         return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _parse_wait(value: Any) -> float:
@@ -51,6 +52,12 @@ def _parse_wait(value: Any) -> float:
     if not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise ValueError(f"must be seconds from 0 to {MAX_WAIT_SECONDS:g}, got {show(value)}")
     return seconds
+
+
+def _refuse_other_than_numbers(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a whole number, got {show(value)}")
+    return value
 
 
 Moment = Annotated[int, BeforeValidator(parse_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -61,6 +68,8 @@ WaitSeconds = Annotated[
     BeforeValidator(_parse_wait),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}),
 ]
-PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE_ITEMS, description="how many items at most")]
-Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+WholeNumber = Annotated[int, BeforeValidator(_refuse_other_than_numbers)]
+"""As JSON Schema has it: 5 and 5.0, not "5" and not true."""
+PageSize = Annotated[WholeNumber, Field(ge=1, le=MAX_PAGE_ITEMS, description="how many items at most")]
+Version = Annotated[WholeNumber, Field(ge=1, le=MAX_VERSION)]
 DefinitionName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]

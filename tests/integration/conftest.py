@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
+from api_client import Gate
 from commands import PLUGIN, Done, Meeting, Process
 from postgres_server import PostgresServer
 
@@ -247,6 +248,31 @@ def make_api(aiohttp_client: Callable[..., Any]) -> Callable[..., Awaitable[Test
         return client
 
     return make
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    """The gate of this test's runtime."""
+    return Gate()
+
+
+@pytest.fixture
+async def runtime(start_runtime: Make, gate: Gate) -> Runtime:
+    """A runtime in demo mode whose mocks take no time."""
+    started: Runtime = await start_runtime(handlers=[gate.handler], demo_mode=True)
+    return started
+
+
+@pytest.fixture
+async def client(make_api: Make, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> TestClient[Any, Any]:
+    """A client of its API."""
+
+    async def no_sleep(_seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("workflow_engine.handlers.demo.sleep", no_sleep)
+    made: TestClient[Any, Any] = await make_api(runtime)
+    return made
 
 
 @pytest.fixture
