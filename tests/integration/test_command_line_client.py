@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +293,41 @@ async def test_an_interrupt_while_waiting(command: Command, submit: Any, monkeyp
     done = await command("trigger", execution_id, "--wait")
     assert (done.code, done.output) == (130, "")
     assert done.errors == f"the execution goes on: workflow-engine results --wait {execution_id}\n"
+
+
+@pytest.fixture
+async def losing_answers(address: str) -> AsyncIterator[str]:
+    """The address of a way to the server on which the first two answers are lost."""
+    lost = 2
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal lost
+        there, back = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
+        back.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + await reader.readexactly(length))
+        answer = await there.read()
+        if lost:
+            lost -= 1
+        else:
+            writer.write(answer)
+        writer.close()
+        back.close()
+
+    async with await asyncio.start_server(pass_on, "127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("verb", ["submit", "trigger", "start"])
+async def test_a_lost_answer_does_not_start_it_twice(
+    command: Command, submit: Any, file: Callable[..., Path], losing_answers: str, verb: str
+) -> None:
+    execution_id = await submit()
+    what: dict[str, object] = {"submit": file(HELLO), "trigger": execution_id, "start": "one"}
+    done = await command(verb, what[verb], "--url", losing_answers, "--json")
+    assert done.code == 0
+    listed = (await command("list", "--json")).document["items"]
+    assert listed[0]["id"] == done.document["execution_id"]
+    assert len(listed) == (1 if verb == "trigger" else 2)

@@ -72,11 +72,11 @@ def test_standard_input(run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_file_that_is_no_json(run_command: RunCommand, file: Callable[[str], Path]) -> None:
-    path = file('{"name": "x",\n}')
+    path = file('{"name": "x",\n 5}')
     done = run_command("validate", path)
     assert (done.code, done.output) == (2, "")
     assert f"{path} is not valid JSON: " in done.errors
-    assert "line 2 column 1" in done.errors
+    assert "line 2 column 2" in done.errors
 
 
 def test_a_file_that_is_too_large(
