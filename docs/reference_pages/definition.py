@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from workflow_engine.runtime.core.definition import Dag, NodeDefinition, RetryConfig, WorkflowDefinition
 
 from .markdown import anchor
-from .models import fields_table
+from .models import linked_type, schema_table
 
 MODELS: tuple[type[BaseModel], ...] = (WorkflowDefinition, Dag, NodeDefinition, RetryConfig)
 
@@ -19,4 +19,5 @@ def render() -> str:
 
 def _section(model: type[BaseModel]) -> str:
     name = model.__name__
-    return "\n\n".join((anchor(f"schema-{name}"), f"## {name}", model.__doc__ or "", fields_table(model)))
+    table = schema_table(model.model_json_schema(), lambda field: linked_type(field, "schema-"))
+    return "\n\n".join((anchor(f"schema-{name}"), f"## {name}", model.__doc__ or "", table))

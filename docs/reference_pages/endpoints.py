@@ -14,7 +14,7 @@ from workflow_engine.runtime.api.problems import status_of
 from workflow_engine.runtime.api.routing import Route
 
 from .markdown import anchor, code, table
-from .models import schema_table, type_of
+from .models import linked_type, schema_table
 
 
 class Endpoint(NamedTuple):
@@ -91,7 +91,7 @@ def _parameter(parameter: Mapping[str, Any]) -> tuple[str, str, str, str]:
     bounds = [f"{word} {schema[key]:g}" for key, word in _BOUNDS.items() if key in schema]
     default = [f"{code(schema['default'])} unless given"] if schema.get("default") not in (None, []) else []
     meaning = "; ".join([*filter(None, [parameter["description"]]), *bounds, *default])
-    return code(parameter["name"]), parameter["in"], linked_type(schema), meaning
+    return code(parameter["name"]), parameter["in"], _linked(schema), meaning
 
 
 _BOUNDS = {"minimum": "at least", "maximum": "at most"}
@@ -110,20 +110,12 @@ def _content(content: Mapping[str, Any]) -> str:
 
 def _content_type(schema: Mapping[str, Any]) -> str:
     if "contentSchema" in schema:
-        return f"lines of {linked_type(schema['contentSchema'])}"
-    return linked_type(schema)
+        return f"lines of {_linked(schema['contentSchema'])}"
+    return _linked(schema)
 
 
-def linked_type(schema: Mapping[str, Any]) -> str:
-    """A type in words, with a link where it is an object of its own."""
-    if "$ref" in schema:
-        name = type_of(schema)
-        return f"[{name}](#object-{name})"
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(linked_type(each) for each in schema["anyOf"] if each.get("type") != "null"))
-    if schema.get("type") == "array":
-        return f"list of {linked_type(schema.get('items', {}))}"
-    return type_of(schema)
+def _linked(schema: Mapping[str, Any]) -> str:
+    return linked_type(schema, "object-")
 
 
 def _answers(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
@@ -147,5 +139,5 @@ def _object(name: str, schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         parts.append(", ".join(map(code, schema["enum"])))
     elif schema.get("properties"):
-        parts.append(schema_table(schema, linked_type))
+        parts.append(schema_table(schema, _linked))
     return "\n\n".join(parts)

@@ -40,16 +40,23 @@ def schema_table(schema: Mapping[str, Any], shown_type: Callable[[Mapping[str, A
 
 def type_of(field: Mapping[str, Any]) -> str:
     """The JSON type of a value, in words: `list of string`."""
+    return _type(field, lambda name: name)
+
+
+def linked_type(field: Mapping[str, Any], prefix: str) -> str:
+    """The same, with links to the anchors of objects: `prefix` and the object's name."""
+    return _type(field, lambda name: f"[{name}](#{prefix}{name})")
+
+
+def _type(field: Mapping[str, Any], shown: Callable[[str], str]) -> str:
     if "$ref" in field:
-        return field["$ref"].rpartition("/")[2]
+        return shown(field["$ref"].rpartition("/")[2])
     if "anyOf" in field:
-        return " or ".join(dict.fromkeys(type_of(each) for each in field["anyOf"] if each.get("type") != "null"))
+        return " or ".join(dict.fromkeys(_type(each, shown) for each in field["anyOf"] if each.get("type") != "null"))
     if "enum" in field:
         return " or ".join(code(value) for value in field["enum"])
     kind = str(field.get("type", "any value"))
-    if kind == "array":
-        return f"list of {type_of(field.get('items', {}))}"
-    return kind
+    return f"list of {_type(field.get('items', {}), shown)}" if kind == "array" else kind
 
 
 def _default(field: Mapping[str, Any], required: bool) -> str:
@@ -61,8 +68,14 @@ def _default(field: Mapping[str, Any], required: bool) -> str:
 
 def _meaning(field: Mapping[str, Any]) -> str:
     bounds = {name: value for each in (field, *field.get("anyOf", ())) for name, value in each.items()}
-    said = [template.format(_shown(bounds[name])) for name, template in _BOUNDS.items() if name in bounds]
+    said = [_bound(template, bounds[name]) for name, template in _BOUNDS.items() if name in bounds]
     return "; ".join([*filter(None, [str(field.get("description", "")).rstrip(".")]), *said])
+
+
+def _bound(template: str, value: object) -> str:
+    """A bound in words; at least one of something is "not empty"."""
+    counts_something = template.startswith("at least {} ")
+    return "not empty" if counts_something and value == 1 else template.format(_shown(value))
 
 
 def _shown(value: object) -> str:

@@ -53,7 +53,7 @@ class NodeDefinition(BaseModel):
     handler: str = Field(min_length=1, max_length=128, description="the node type that runs it")
     dependencies: list[str] = Field(default_factory=list, description="ids of the nodes it waits for")
     config: dict[str, Any] = Field(default_factory=dict, description="for the handler; strings may hold templates")
-    retry_config: RetryConfig | None = None
+    retry_config: RetryConfig | None = Field(default=None, description="how its failed attempts are retried")
     timeout_seconds: Annotated[float, Field(gt=0, le=limits.MAX_TIMEOUT_SECONDS)] | None = Field(
         default=None, description="longest time of one attempt"
     )
@@ -64,7 +64,9 @@ class Dag(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    nodes: list[NodeDefinition] = Field(min_length=1, max_length=limits.MAX_NODES)
+    nodes: list[NodeDefinition] = Field(
+        min_length=1, max_length=limits.MAX_NODES, description="the steps, in any order"
+    )
 
 
 class WorkflowDefinition(BaseModel):
@@ -72,11 +74,15 @@ class WorkflowDefinition(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(min_length=1, max_length=limits.MAX_NAME_CHARACTERS)
-    dag: Dag
-    description: str | None = Field(default=None, max_length=limits.MAX_DESCRIPTION_CHARACTERS)
+    name: str = Field(
+        min_length=1, max_length=limits.MAX_NAME_CHARACTERS, description="its name; versions are counted by name"
+    )
+    dag: Dag = Field(description="the graph")
+    description: str | None = Field(
+        default=None, max_length=limits.MAX_DESCRIPTION_CHARACTERS, description="for people"
+    )
     input_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema of the input parameters")
-    default_retry_config: RetryConfig | None = None
+    default_retry_config: RetryConfig | None = Field(default=None, description="for what its nodes leave out")
 
 
 def validate_definition(document: object, handlers: Mapping[str, ConfigCheck]) -> list[Problem]:

@@ -10,11 +10,21 @@ from markdown_blocks import Block, blocks_of
 from shell_session import BlockFailed, Session
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("tutorial/*.md")),
-    *sorted((ROOT / "docs").glob("how-to/*.md")),
-]
+DOCS = ROOT / "docs"
+
+
+def reading_order(index: Path) -> list[Path]:
+    """The pages of a part, as its table of contents lists them."""
+    [contents] = [block for block in blocks_of(index) if block.language == "{toctree}"]
+    return [index.parent / f"{line}.md" for line in contents.text.splitlines() if line and not line.startswith(":")]
+
+
+# What is read in one terminal: the tutorial as a whole, each guide by itself.
+README = [ROOT / "README.md"]
+TUTORIAL = reading_order(DOCS / "tutorial" / "index.md")
+GUIDES = [[page] for page in reading_order(DOCS / "how-to" / "index.md")]
+SESSIONS = [README, TUTORIAL, *GUIDES]
+DOCUMENTS = [document for session in SESSIONS for document in session]
 
 # Blocks that are not executed: (document, first line of the block, why). Nothing else may be left out.
 EXCEPTIONS = {
@@ -48,14 +58,26 @@ def test_shell_blocks_are_called_bash() -> None:
     assert sum(len(shell_blocks(document)) for document in DOCUMENTS) > 10
 
 
+def test_every_page_of_the_tutorial_and_the_guides_is_read() -> None:
+    pages = {page for part in ("tutorial", "how-to") for page in (DOCS / part).glob("*.md") if page.name != "index.md"}
+
+    assert {*DOCUMENTS} == {ROOT / "README.md", *pages}
+    assert all(map(shell_blocks, (*README, *TUTORIAL)))
+
+
 @pytest.mark.parametrize(
-    "document", [d for d in DOCUMENTS if shell_blocks(d)], ids=lambda d: d.relative_to(ROOT).as_posix()
+    "documents",
+    [session for session in SESSIONS if any(map(shell_blocks, session))],
+    ids=lambda documents: "+".join(document.relative_to(ROOT).as_posix() for document in documents),
 )
-def test_the_blocks_do_what_they_say(document: Path, checkout: Path, open_session: Callable[[Path], Session]) -> None:
+def test_the_blocks_do_what_they_say(
+    documents: list[Path], checkout: Path, open_session: Callable[[Path], Session]
+) -> None:
     session = open_session(checkout)
 
-    for block in blocks_of(document):
-        session.run(block)
+    for document in documents:
+        for block in blocks_of(document):
+            session.run(block)
     session.close()
 
 

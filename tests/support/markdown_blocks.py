@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _FENCE = re.compile(
-    r"(?P<marks>(?:^<!--[^\n]*-->\n)*)^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<marks>(?:^<!--[^\n]*-->\n)*)^```(?P<language>[a-z{}-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _MARK = re.compile(r"<!-- (file|shell): (.*?) -->")
 _SHOWS = re.compile(r'shows "(.*)"')
