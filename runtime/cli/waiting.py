@@ -46,7 +46,7 @@ def _wait(server: HttpClient, execution_id: str, timeout_seconds: float | None) 
 def read_results(server: HttpClient, execution_id: str, wait_seconds: float = 0.0) -> Any:
     """The results as they stand after so many seconds, or at the end if that comes first."""
     path = f"/v1/workflows/{in_path(execution_id)}/results"
-    query = {"wait": f"{wait_seconds:g}"} if wait_seconds else None
+    query = {"wait": f"{wait_seconds:.3f}"} if wait_seconds else None
     return server.get(path, query, wait_seconds=wait_seconds)
 
 

@@ -195,6 +195,24 @@ async def test_beside_a_server_that_runs(
     assert found["schema"][0][0] == "ok"
 
 
+async def test_the_server_of_the_client_commands(
+    command: Callable[..., Awaitable[Done]],
+    start_runtime: Callable[..., Any],
+    make_api: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = await make_api(await start_runtime(), keys_required=True)
+    monkeypatch.setenv("WORKFLOW_ENGINE_URL", f"http://127.0.0.1:{client.server.port}")
+    refused = await command("doctor", "--json", "--port", 0)
+    [(level, message, _)] = by_check(refused)["server"]
+    assert (refused.code, level) == (1, "error")
+    assert "An API key is needed" in message
+    open_client = await make_api(await start_runtime(sqlite_path="other.db"))
+    monkeypatch.setenv("WORKFLOW_ENGINE_URL", url := f"http://127.0.0.1:{open_client.server.port}")
+    accepted = by_check(await command("doctor", "--json", "--port", 0))
+    assert accepted["server"] == [("ok", f"{url} (WORKFLOW_ENGINE_URL) answers", "")]
+
+
 def test_keys_that_are_needed(run_command: RunCommand, examine: Examine) -> None:
     [(level, message, remedy)] = examine({"ENVIRONMENT": "prod", "RETENTION_DAYS": "30"}, 1)["keys"]
     assert (level, message) == ("error", "needed, and there are none: nobody can use the API")

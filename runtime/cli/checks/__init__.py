@@ -20,6 +20,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("schema", database.check_schema),
     ("clock", database.check_clock),
     ("port", network.check_port),
+    ("server", network.check_server),
     ("keys", access.check_keys),
     ("production", access.check_production),
     ("llm", access.check_llm),

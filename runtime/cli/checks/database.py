@@ -127,6 +127,9 @@ def _complete(settings: Settings) -> bool:
 
 
 def _held_by_another(settings: Settings, path: Path) -> Finding | None:
+    resolved = path.resolve()
+    if not resolved.with_name(resolved.name + ".lock").exists():
+        return None
     lock = FileLock(path)
     try:
         lock.acquire()

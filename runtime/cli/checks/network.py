@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ....config import Settings
+from ....config.client import client_settings
 from ...clock import SystemClock, block
 from ..errors import CommandError
 from ..http_client import Connection, HttpClient
@@ -28,6 +29,19 @@ def check_port(settings: Settings) -> Iterator[Finding]:
         yield _taken(settings) if getattr(bad, "errno", None) == errno.EADDRINUSE else _unusable(host, port, bad)
     else:
         yield ok("port", f"{host}:{port} is free")
+
+
+def check_server(_settings: Settings) -> Iterator[Finding]:
+    """Whether the server of WORKFLOW_ENGINE_URL answers the client commands; nothing when that is not set."""
+    url, api_key = client_settings()
+    if url is None:
+        return
+    try:
+        HttpClient(Connection(url, api_key, SystemClock(), block), attempts=1).get("/v1/functions")
+    except CommandError as refused:
+        yield error("server", str(refused), None)
+    else:
+        yield ok("server", f"{url} (WORKFLOW_ENGINE_URL) answers")
 
 
 def engine_at(settings: Settings) -> Mapping[str, Any] | None:
