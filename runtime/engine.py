@@ -17,6 +17,7 @@ from .core.input_schema import validate_input
 from .core.json_text import InvalidJson, JsonTooLarge, encode
 from .core.machine import Execution, combine_exit_outputs, fold
 from .core.problem import Problem
+from .core.shares import partition_of
 from .core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from .definitions import Defined, Definitions, Recent, off_loop
 from .errors import (
@@ -39,7 +40,6 @@ from .ports import (
     Transport,
 )
 
-EMBEDDED_PARTITION = 0
 REREAD_SECONDS = 1.0
 CANCEL_BATCH = 200
 
@@ -283,7 +283,8 @@ class Engine:
     def _new(self, input_text: bytes | None) -> NewExecution:
         """A new execution: created when its identifier says, RUNNING when it has inputs."""
         execution_id = self._clock.new_id()
-        return NewExecution(execution_id, EMBEDDED_PARTITION, input_text, uuid7_milliseconds(execution_id))
+        partition = partition_of(execution_id, self._store.partitions)
+        return NewExecution(execution_id, partition, input_text, uuid7_milliseconds(execution_id))
 
     async def _check_input(self, graph: Graph, parameters: Any) -> bytes:
         if parameters is None:

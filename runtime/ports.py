@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from .core.machine import AttemptRow, ConsumedCommand, Outcome
+from .core.shares import Look
 from .core.state import WorkflowState
 
 
@@ -158,9 +159,11 @@ class CommitBatch(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a look found: executions that want an owner's attention, and when the next parked one is due."""
+    """What a look found: executions that are ready to run, executions with a cancel, and when the next parked
+    one is due."""
 
     execution_ids: Sequence[str]
+    commanded: Sequence[str]
     next_due_at: int | None
 
 
@@ -239,26 +242,37 @@ class ExecutionStore(Protocol):
 
 
 class OwnerStore(Protocol):
-    """What the owner of a partition asks for."""
+    """What the owner of partitions asks for. Leases are written and judged by the store's clock."""
 
-    async def partition_version(self, partition: int) -> int:
-        """The partition's version; 0 when nobody has ever owned it."""
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are: fixed when the store was made. To be asked when it is open."""
 
-    async def take_partition(self, partition: int, owner: str, version: int) -> int:
-        """Become the owner, if the partition's version is still `version`; returns the next version.
+    async def look(self, replica: str, lease_seconds: float) -> Look:
+        """Say that `replica` is alive for as long as a lease, and see every partition and live replica."""
 
-        Raises `PartitionLost` when it is not: somebody was faster. The raised version fences every
-        former owner, and a taking of a process that has died since.
+    async def leave(self, replica: str) -> None:
+        """Say that `replica` is no more: its share is the others'."""
+
+    async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
+        """Become the owner, if the partition's version is still `version`, and it is `owner`'s, nobody's or expired.
+
+        Returns the next version. Raises `PartitionLost` when it is not so: somebody was faster. The raised
+        version fences every former owner, and a taking of a process that has died since.
         """
 
-    async def commit(self, batch: CommitBatch) -> int:
-        """Make a batch durable, if the partition's version is still `batch.version`; returns the next version.
+    async def release_partition(self, partition: int, version: int) -> bool:
+        """Own it no more, if its version is still `version`: then it is nobody's, at the next version."""
 
-        Raises `PartitionLost` when it is not: then nothing was written.
+    async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
+        """Make batches of different partitions durable, each if the partition's version is still the batch's.
+
+        Returns the next version for each, and renews its lease; None for one that missed: of that, nothing was
+        written. An empty batch renews the lease.
         """
 
-    async def find_work(self, partition: int, now: int, limit: int) -> Work:
-        """The oldest `limit` RUNNING executions that are not parked or due, or have a cancel unconsumed."""
+    async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
+        """The oldest `limit` RUNNING executions that are not parked or due, and what has a cancel unconsumed."""
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         """The executions with everything of them, as of one moment. Unknown ids are left out."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ from .clock import Clock, SystemClock
 from .core.graph import NodeDefaults
 from .core.retry import RetryPolicy
 from .definitions import Definitions
-from .engine import EMBEDDED_PARTITION, Engine
+from .engine import Engine
 from .graphs import Graphs
+from .orchestrator.leases import Leases
 from .orchestrator.owner import Owner
 from .orchestrator.retention import Retention
 from .ports import Store, Transport
@@ -61,18 +63,26 @@ class Runtime:
         self.transport: Transport = transport or LocalTransport()
         self._http: ClientSession | None = None
         graphs = Graphs(self.store, node_defaults(settings))
+        alone = settings.backend == "embedded"
+        leases = Leases(
+            store=self.store,
+            clock=self.clock,
+            replica=self.clock.new_id(),
+            lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
+            interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
+        )
         self.pool = WorkerPool(
             concurrency=settings.worker_concurrency,
             handlers=self.catalogue,
             clock=self.clock,
             hand_in=self.transport.hand_in,
             on_start=lambda execution_id: self.transport.publish((execution_id,)),
+            may_start=leases.may_start,
             http=self._http_session,
             max_output_bytes=settings.max_node_output_bytes,
         )
         self.owner = Owner(
-            partition=EMBEDDED_PARTITION,
-            name=self.clock.new_id(),
+            leases=leases,
             store=self.store,
             transport=self.transport,
             pool=self.pool,
@@ -186,6 +196,7 @@ def build_store(settings: Settings, clock: Clock) -> Store:
         clock,
         pool_size=settings.postgres_pool_size,
         timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
+        partitions=settings.partitions,
         skip_migrations=settings.skip_migrations,
     )
 

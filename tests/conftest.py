@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--simulation-seeds",
         type=positive,
-        default=1000,
+        default=400,
         metavar="N",
         help="how many seeds each simulation runs (default: %(default)s)",
     )

@@ -80,6 +80,7 @@ class ConsumedCommand(NamedTuple):
 
     command_id: int
     sequence: int | None
+    execution_id: str
 
 
 class Execution:
@@ -96,6 +97,7 @@ class Execution:
         "node_states",
         "outputs",
         "parked",
+        "partition",
         "remaining",
         "retry_at",
         "sequence",
@@ -107,6 +109,7 @@ class Execution:
         self.execution_id = execution_id
         self.graph = graph
         self.input_text = input_text
+        self.partition = 0
         self.state = WorkflowState.RUNNING
         self.node_states = [_PENDING] * graph.size
         self.attempts = [0] * graph.size
@@ -225,11 +228,11 @@ def apply_outcome(execution: Execution, outcome: Outcome, effects: Effects) -> N
 def apply_cancel(execution: Execution, command_id: int, now: int, effects: Effects) -> None:
     """A cancel was requested. What runs or waits is CANCELLED; a finished execution stays as it is."""
     if execution.terminal:
-        effects.commands.append(ConsumedCommand(command_id, None))
+        effects.commands.append(ConsumedCommand(command_id, None, execution.execution_id))
         return
     running = _running_nodes(execution, None)
     record_cancel(execution, execution.sequence + 1)
-    effects.commands.append(ConsumedCommand(command_id, execution.sequence))
+    effects.commands.append(ConsumedCommand(command_id, execution.sequence, execution.execution_id))
     effects.touched[execution.execution_id] = execution
     _record_cancelled(execution, running, now, effects)
     effects.finished.append(execution)

@@ -1,4 +1,4 @@
-"""The owner of a partition: takes every event that waits, decides, commits, acts. In that order.
+"""The owner of partitions: takes every event that waits, decides, commits, acts. In that order.
 
 Nothing is dispatched before the commit that decided it, and nothing is forgotten before the commit
 that took it in: outcomes stay in hand until then. After a failure nobody can explain, memory is
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from ..clock import Clock
 from ..core.graph import Graph
 from ..core.machine import (
+    AttemptRow,
     ConsumedCommand,
     Effects,
     Execution,
@@ -26,11 +27,13 @@ from ..core.machine import (
     parked_until,
     resume,
 )
+from ..core.shares import partition_of
 from ..core.state import WorkflowState
-from ..errors import BackendError, PartitionLost, StoreUnavailable
+from ..errors import BackendError, StoreUnavailable
 from ..failpoints import failpoint
 from ..graphs import Graphs
 from ..ports import CommitBatch, ExecutionUpdate, LoadedExecution, Store, Transport
+from .leases import Leases
 from .timers import Timers
 
 log = logging.getLogger(__name__)
@@ -55,34 +58,35 @@ class Pool(Protocol):
     def cancel(self, execution_ids: Iterable[str]) -> None:
         """Stop what runs of these executions."""
 
+    def dispatch_held(self) -> None:
+        """Queue again what could not start while its lease had run out."""
+
 
 class Owner:
-    """Owns one partition from `run` on, until it is stopped."""
+    """Owns this replica's partitions from `run` on, until it is stopped."""
 
     def __init__(
         self,
         *,
-        partition: int,
-        name: str,
+        leases: Leases,
         store: Store,
         transport: Transport,
         pool: Pool,
         graphs: Graphs,
         clock: Clock,
     ) -> None:
-        self._partition = partition
-        self._name = name
+        self._leases = leases
         self._store = store
         self._transport = transport
         self._pool = pool
         self._graphs = graphs
         self._clock = clock
-        self._version = 0
         self._executions: dict[str, Execution] = {}
         self._timers = Timers()
         self._in_hand: list[Outcome] = []
         self._to_load: dict[str, None] = {}
         self._set_aside: dict[str, str] = {}
+        self._commanded: Collection[str] = ()
         self._backlog = False
         self._next_sweep = 0.0
         self._next_parked_due: int | None = None
@@ -106,27 +110,30 @@ class Owner:
         """An execution as it is in memory: ahead of the store by what is not committed yet. To look at only."""
         return self._executions.get(execution_id)
 
+    @property
+    def owned(self) -> Collection[int]:
+        """The partitions that this replica owns."""
+        return self._leases.versions.keys()
+
     def stop(self) -> None:
-        """Make `run` return after one last turn, which commits every outcome that has come in."""
+        """Make `run` return after one last turn, which commits every outcome that has come in, and hand over."""
         self._stopping = True
         self._transport.nudge()
 
     async def run(self) -> None:
-        """Own the partition until `stop`. Raises `PartitionLost` when somebody else has taken it."""
-        await self._take_partition()
-        self.ready.set()
+        """Own what is this replica's to own, until `stop`."""
         failures = 0
         while True:
             last = self._stopping
             try:
                 await self._turn()
+                self.ready.set()
                 failures = 0
-            except PartitionLost:
-                raise
             except Exception as error:
                 failures += 1
                 await self._start_over(error, failures)
             if last:
+                await self._leases.leave()
                 return
             await self._transport.wait(0 if self._stopping else self._seconds_to_next_look())
 
@@ -134,6 +141,10 @@ class Owner:
         """One batch: take, load, decide, commit, act."""
         inbox = self._transport.take()
         self._in_hand += inbox.outcomes
+        surplus = await self._attend()
+        if len(self._leases.versions) < self._store.partitions:
+            # What ran here of partitions that are others' now: their owners dispatch it again.
+            self._in_hand = [each for each in self._in_hand if self._owns(each.execution_id)]
         await self._sweep()
         effects = Effects()
         await self._load(inbox.wake_ups, effects)
@@ -144,29 +155,64 @@ class Owner:
                 apply_outcome(execution, outcome, effects)
         for execution, node in self._timers.take_due(self._clock.monotonic()):
             apply_retry_due(execution, node, effects)
-        await self._settle(effects)
-        handled = set(map(id, outcomes))
+        lost = await self._settle(effects)
+        handled = {id(each) for each in outcomes if self._partition_of(each.execution_id) not in lost}
         self._in_hand = [outcome for outcome in self._in_hand if id(outcome) not in handled]
+        for partition in surplus:
+            await self._hand_over(partition)
         if self._in_hand or self._to_load:
             self._transport.nudge()
         elif self._careful:
             self._careful = False
 
-    async def _settle(self, effects: Effects) -> None:
-        """First durable, then done."""
-        await self._commit(effects)
-        self._act(effects)
+    async def _attend(self) -> Sequence[int]:
+        """Look after what this replica owns, when it is time; returns what is to be handed over."""
+        if self._clock.monotonic() < self._leases.next_look:
+            return ()
+        attended = await self._leases.attend()
+        for partition in attended.lost:
+            self._drop(partition)
+        if attended.taken:
+            self._next_sweep = 0.0
+        return attended.surplus
 
-    async def _commit(self, effects: Effects) -> None:
-        """Make a batch durable. While the store cannot take it, wait: it has not happened then."""
-        batch = self._batch(effects)
-        if not (batch.attempts or batch.executions or batch.commands):
-            return
+    async def _hand_over(self, partition: int) -> None:
+        """Nothing of it is started any more, and everything that was decided is committed."""
+        if partition in self._leases.versions:
+            self._drop(partition)
+            await self._leases.release(partition)
+
+    def _drop(self, partition: int) -> None:
+        """Forget the executions of a partition: what is queued of them does not start."""
+        for execution in [each for each in self._executions.values() if each.partition == partition]:
+            self._evict(execution)
+
+    def _partition_of(self, execution_id: str) -> int:
+        return partition_of(execution_id, self._store.partitions)
+
+    def _owns(self, execution_id: str) -> bool:
+        return self._partition_of(execution_id) in self._leases.versions
+
+    async def _settle(self, effects: Effects) -> Collection[int]:
+        """First durable, then done. Returns the partitions that were lost: of those, nothing was either."""
+        lost = await self._commit(effects)
+        self._act(effects)
+        return lost
+
+    async def _commit(self, effects: Effects) -> Collection[int]:
+        """Make a batch durable, and renew the leases. While the store cannot take it, wait: it has not happened then.
+
+        Returns the partitions whose version was another: they are dropped, and looked at again.
+        """
+        batches = self._batches(effects)
+        if not batches:
+            return ()
         failpoint("owner.commit.before")
         backoff = 0.1
         while True:
+            asked_at = self._clock.monotonic()
             try:
-                self._version = await self._store.commit(batch)
+                versions = await self._store.commit(batches, self._leases.lease_seconds)
                 break
             except StoreUnavailable as error:
                 if self._stopping:
@@ -175,14 +221,26 @@ class Owner:
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
         failpoint("owner.commit.after")
+        lost = []
+        for batch, version in zip(batches, versions, strict=True):
+            if version is None:
+                log.warning("partition %d is no longer at version %d", batch.partition, batch.version)
+                lost.append(batch.partition)
+                self._leases.forget(batch.partition)
+                self._drop(batch.partition)
+            else:
+                self._leases.renewed(batch.partition, version, asked_at)
+        self._pool.dispatch_held()
+        return lost
 
     def _act(self, effects: Effects) -> None:
-        """What the committed batch asked for."""
-        for execution in effects.finished:
+        """What the committed batch asked for; nothing for what was lost with its partition."""
+        finished = [execution for execution in effects.finished if not execution.detached]
+        for execution in finished:
             self._evict(execution)
             if execution.state is WorkflowState.FAILED:
                 log.info("execution %s failed: %s", execution.execution_id, execution.error)
-        self._pool.cancel([e.execution_id for e in effects.finished if e.state is not WorkflowState.COMPLETED])
+        self._pool.cancel([e.execution_id for e in finished if e.state is not WorkflowState.COMPLETED])
         for execution in effects.touched.values():
             if execution.parked:
                 self._evict(execution)
@@ -193,10 +251,10 @@ class Owner:
         if effects.dispatch:
             self._pool.dispatch(effects.dispatch)
         failpoint("owner.dispatched")
-        ended = [execution.execution_id for execution in effects.finished]
-        self._transport.publish(effects.touched.keys(), ended)
+        self._transport.publish(effects.touched.keys(), [execution.execution_id for execution in finished])
 
-    def _batch(self, effects: Effects) -> CommitBatch:
+    def _batches(self, effects: Effects) -> list[CommitBatch]:
+        """The rows of each partition, and empty batches for leases that want renewal."""
         now = self._clock.now()
         updates = [
             ExecutionUpdate(execution.execution_id, execution.state, execution.error, now, None)
@@ -207,7 +265,28 @@ class Owner:
                 update = self._park(execution, now)
                 if update is not None:
                     updates.append(update)
-        return CommitBatch(self._partition, self._version, effects.rows, updates, effects.commands)
+        if self._store.partitions == 1:
+            parts = {0: (effects.rows, updates, effects.commands)}
+            if not (effects.rows or updates or effects.commands):
+                parts = {}
+        else:
+            parts = self._by_partition(effects, updates)
+        for partition in self._leases.to_renew():
+            parts.setdefault(partition, ([], [], []))
+        versions = self._leases.versions
+        return [CommitBatch(each, versions[each], *parts[each]) for each in sorted(parts) if each in versions]
+
+    def _by_partition(
+        self, effects: Effects, updates: Iterable[ExecutionUpdate]
+    ) -> dict[int, tuple[list[AttemptRow], list[ExecutionUpdate], list[ConsumedCommand]]]:
+        parts: dict[int, tuple[list[AttemptRow], list[ExecutionUpdate], list[ConsumedCommand]]] = {}
+        for row in effects.rows:
+            parts.setdefault(self._partition_of(row.execution_id), ([], [], []))[0].append(row)
+        for update in updates:
+            parts.setdefault(self._partition_of(update.execution_id), ([], [], []))[1].append(update)
+        for command in effects.commands:
+            parts.setdefault(self._partition_of(command.execution_id), ([], [], []))[2].append(command)
+        return parts
 
     def _park(self, execution: Execution, now: int) -> ExecutionUpdate | None:
         """Park an execution that only waits for a far retry; unpark one that goes on. None: as it was."""
@@ -239,7 +318,8 @@ class Owner:
         if now < self._next_sweep and not parked_due and not room_again:
             return
         limit = MAX_LOADED_EXECUTIONS + len(self._set_aside) + 1
-        work = await self._store.find_work(self._partition, wall_clock, limit)
+        work = await self._store.find_work(self._leases.versions.keys(), wall_clock, limit)
+        self._commanded = work.commanded
         self._next_parked_due = work.next_due_at
         self._next_sweep = now + SWEEP_SECONDS
         self._backlog = len(work.execution_ids) >= limit
@@ -249,8 +329,10 @@ class Owner:
 
     async def _load(self, wake_ups: Collection[str], effects: Effects) -> None:
         """Load what is wanted and not in memory, and take all its commands."""
-        loaded_and_woken = [execution_id for execution_id in wake_ups if execution_id in self._executions]
-        self._to_load.update((execution_id, None) for execution_id in wake_ups if execution_id not in self._executions)
+        woken = [each for each in dict.fromkeys([*wake_ups, *self._commanded]) if self._owns(each)]
+        self._commanded = ()
+        loaded_and_woken = [execution_id for execution_id in woken if execution_id in self._executions]
+        self._to_load.update((execution_id, None) for execution_id in woken if execution_id not in self._executions)
         for outcome in self._in_hand:
             if outcome.execution_id not in self._executions:
                 self._to_load[outcome.execution_id] = None
@@ -260,19 +342,37 @@ class Owner:
         if not self._to_load:
             return
         wanted = self._choose_loads()
-        in_hand: dict[str, list[tuple[int, int]]] = {}
-        for outcome in self._in_hand:
-            in_hand.setdefault(outcome.execution_id, []).append((outcome.node, outcome.attempt))
+        found = []
         for loaded in await self._store.load(wanted):
             try:
-                graph = await self._graphs.get(loaded.record.definition_id)
-                self._adopt(loaded, graph, in_hand.get(loaded.record.execution_id, []), effects)
+                found.append((loaded, await self._graphs.get(loaded.record.definition_id)))
             except BackendError:
                 raise
             except Exception as error:
-                self._put_aside(loaded.record.execution_id, f"cannot be loaded: {type(error).__name__}: {error}")
+                self._cannot_load(loaded, error)
+        # From here on nothing is awaited. What has ended while this was loaded is in hand too, or it would run again.
+        in_hand = self._take_ended()
+        for loaded, graph in found:
+            try:
+                self._adopt(loaded, graph, in_hand.get(loaded.record.execution_id, []), effects)
+            except Exception as error:
+                self._cannot_load(loaded, error)
         for execution_id in wanted:
             self._to_load.pop(execution_id, None)
+
+    def _take_ended(self) -> dict[str, list[tuple[int, int]]]:
+        """By execution, the (node, attempt) whose outcome is in hand, with those that have just come in."""
+        inbox = self._transport.take()
+        self._in_hand += inbox.outcomes
+        for execution_id in inbox.wake_ups:
+            self._transport.wake(execution_id)
+        in_hand: dict[str, list[tuple[int, int]]] = {}
+        for outcome in self._in_hand:
+            in_hand.setdefault(outcome.execution_id, []).append((outcome.node, outcome.attempt))
+        return in_hand
+
+    def _cannot_load(self, loaded: LoadedExecution, error: Exception) -> None:
+        self._put_aside(loaded.record.execution_id, f"cannot be loaded: {type(error).__name__}: {error}")
 
     def _choose_loads(self) -> list[str]:
         """The next executions to load: what has outcomes in hand first, the rest as far as there is room."""
@@ -296,11 +396,16 @@ class Owner:
         not dispatched again.
         """
         record = loaded.record
+        if record.partition not in self._leases.versions:
+            return
         unconsumed = [command for command in loaded.commands if not command.consumed]
         if record.state is not WorkflowState.RUNNING:
-            effects.commands += [ConsumedCommand(command.command_id, None) for command in unconsumed]
+            effects.commands += [
+                ConsumedCommand(command.command_id, None, record.execution_id) for command in unconsumed
+            ]
             return
         execution = fold(record.execution_id, graph, record.input_text or b"{}", loaded.attempts)
+        execution.partition = record.partition
         execution.parked = record.parked_until is not None
         self._executions[record.execution_id] = execution
         if unconsumed:
@@ -325,7 +430,7 @@ class Owner:
             self._evict(execution)
 
     async def _start_over(self, error: Exception, failures: int) -> None:
-        """Drop memory, keep the outcomes in hand, and own the partition anew: no earlier commit can land then."""
+        """Drop memory, keep the outcomes in hand, and take every partition anew: no earlier commit can land then."""
         backoff = min(0.1 * 2 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
         unexplained = None if isinstance(error, BackendError) else error
         log.error("starting over from the store in %g s: %s", backoff, error, exc_info=unexplained)
@@ -337,13 +442,10 @@ class Owner:
         self._timers.clear()
         self._to_load.clear()
         self._next_sweep = 0.0
-        while not self._stopping:
+        for partition in list(self._leases.versions):
+            self._leases.forget(partition)
+        if not self._stopping:
             await asyncio.sleep(backoff)
-            try:
-                await self._take_partition()
-                return
-            except Exception as again:
-                log.error("cannot take the partition, trying again in %g s: %s", backoff, again)
 
     def _wall_clock(self) -> int:
         """The wall clock for what is due; as if it had never been set back, so that nothing waits twice."""
@@ -355,13 +457,9 @@ class Owner:
             self._set_back = max(0, self._set_back - step)
         return self._clock.now() + self._set_back
 
-    async def _take_partition(self) -> None:
-        version = await self._store.partition_version(self._partition)
-        self._version = await self._store.take_partition(self._partition, self._name, version)
-
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()
-        due = self._next_sweep
+        due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal())
         timer_due = self._timers.next_due()
         if timer_due is not None:
             due = min(due, timer_due)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..core.machine import AttemptRow
+from ..core.shares import NOBODY, Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import IdempotencyConflict, PartitionLost
 from ..ports import (
@@ -28,12 +29,23 @@ from ..ports import (
 class MemoryStore:
     """The tables as dictionaries. Every verb is one step of the event loop, and so atomic."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, partitions: int = 1, monotonic: Callable[[], float] = lambda: 0.0, *, shared: bool = False
+    ) -> None:
+        """`monotonic` is the store's own clock, in seconds: leases go by it.
+
+        Unless it is `shared`, whoever opens it has it alone, as with a file: nobody's lease is in its way.
+        """
+        self.partitions = partitions
+        self._shared = shared
+        self._monotonic = monotonic
         self.definitions: dict[str, DefinitionRecord] = {}
         self.executions: dict[str, ExecutionRecord] = {}
         self.attempts: dict[str, dict[tuple[str, int], AttemptRow]] = {}
         self.commands: dict[int, CommandRecord] = {}
-        self.versions: dict[int, int] = {}
+        self.versions: dict[int, int] = dict.fromkeys(range(partitions), 0)
+        self.leases: dict[int, tuple[str, float]] = dict.fromkeys(range(partitions), (NOBODY, 0.0))
+        self.replicas: dict[str, float] = {}
         self.claims: dict[str, tuple[IdempotencyClaim, str, str]] = {}
         self.keys: dict[str, KeyRecord] = {}
 
@@ -100,24 +112,55 @@ class MemoryStore:
         command_id = max(self.commands, default=0) + 1
         self.commands[command_id] = CommandRecord(command_id, execution_id, created_at, False, None)
 
-    async def partition_version(self, partition: int) -> int:
-        return self.versions.get(partition, 0)
+    async def look(self, replica: str, lease_seconds: float) -> Look:
+        now = self._monotonic()
+        self.replicas[replica] = now + lease_seconds
+        records = [
+            PartitionRecord(partition, version, self.leases[partition][0], self.leases[partition][1] - now)
+            for partition, version in self.versions.items()
+        ]
+        if not self._shared:
+            return Look([each._replace(owner=NOBODY, expires_in_seconds=0.0) for each in records], [replica])
+        return Look(records, sorted(each for each, expires_at in self.replicas.items() if expires_at > now))
 
-    async def take_partition(self, partition: int, owner: str, version: int) -> int:
-        if self.versions.get(partition, 0) != version:
-            raise PartitionLost(f"partition {partition} is no longer at version {version}")
+    async def leave(self, replica: str) -> None:
+        self.replicas.pop(replica, None)
+
+    async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
+        held_by, expires_at = self.leases[partition]
+        free = not self._shared or held_by in (owner, NOBODY) or expires_at <= self._monotonic()
+        if self.versions[partition] != version or not free:
+            raise PartitionLost(f"partition {partition} is no longer at version {version}, or {held_by!r} owns it")
         self.versions[partition] = version + 1
+        self.leases[partition] = (owner, self._monotonic() + lease_seconds)
         return version + 1
 
-    async def commit(self, batch: CommitBatch) -> int:
-        if self.versions.get(batch.partition) != batch.version:
-            raise PartitionLost(f"partition {batch.partition} is no longer at version {batch.version}")
+    async def release_partition(self, partition: int, version: int) -> bool:
+        if self.versions[partition] != version:
+            return False
+        self.versions[partition] = version + 1
+        self.leases[partition] = (NOBODY, 0.0)
+        return True
+
+    async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
+        held = [
+            batch
+            for batch in batches
+            if self.versions[batch.partition] == batch.version and self.leases[batch.partition][0] != NOBODY
+        ]
         new: set[tuple[str, str, int]] = set()
-        for row in batch.attempts:
+        for row in (row for batch in held for row in batch.attempts):
             key = (row.execution_id, row.node_id, row.attempt)
             if key in new or key[1:] in self.attempts.get(row.execution_id, {}):
                 raise AssertionError(f"a second outcome of {key}")
             new.add(key)
+        for batch in held:
+            self._write(batch)
+            self.versions[batch.partition] = batch.version + 1
+            self.leases[batch.partition] = (self.leases[batch.partition][0], self._monotonic() + lease_seconds)
+        return [batch.version + 1 if batch in held else None for batch in batches]
+
+    def _write(self, batch: CommitBatch) -> None:
         for row in batch.attempts:
             self.attempts.setdefault(row.execution_id, {})[row.node_id, row.attempt] = row
         for update in batch.executions:
@@ -134,30 +177,23 @@ class MemoryStore:
                 self.commands[command.command_id] = self.commands[command.command_id]._replace(
                     consumed=True, sequence=command.sequence
                 )
-        self.versions[batch.partition] = batch.version + 1
-        return batch.version + 1
 
-    async def find_work(self, partition: int, now: int, limit: int) -> Work:
-        found = {
-            record.execution_id
+    async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
+        running = [
+            record
             for record in self.executions.values()
-            if record.partition == partition
-            and record.state is WorkflowState.RUNNING
-            and (record.parked_until is None or record.parked_until <= now)
-        }
-        for command in self.commands.values():
-            commanded = self.executions.get(command.execution_id)
-            if not command.consumed and commanded is not None and commanded.partition == partition:
-                found.add(command.execution_id)
-        due = [
-            record.parked_until
-            for record in self.executions.values()
-            if record.partition == partition
-            and record.state is WorkflowState.RUNNING
-            and record.parked_until is not None
-            and record.parked_until > now
+            if record.partition in partitions and record.state is WorkflowState.RUNNING
         ]
-        return Work(sorted(found)[:limit], min(due, default=None))
+        ready = [each.execution_id for each in running if each.parked_until is None or each.parked_until <= now]
+        commanded = {
+            command.execution_id
+            for command in self.commands.values()
+            if not command.consumed
+            and command.execution_id in self.executions
+            and self.executions[command.execution_id].partition in partitions
+        }
+        due = [each.parked_until for each in running if each.parked_until is not None and each.parked_until > now]
+        return Work(sorted(ready)[:limit], sorted(commanded)[:limit], min(due, default=None))
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         known = dict.fromkeys(execution_id for execution_id in execution_ids if execution_id in self.executions)

@@ -15,6 +15,7 @@ import asyncpg
 from ...sql import load_queries
 from ..clock import Clock, uuid7_floor
 from ..core.machine import AttemptRow
+from ..core.shares import Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..failpoints import failpoint
@@ -26,6 +27,7 @@ from ..ports import (
     ExecutionFilter,
     ExecutionRecord,
     ExecutionSummary,
+    ExecutionUpdate,
     IdempotencyClaim,
     KeyRecord,
     LoadedExecution,
@@ -36,7 +38,6 @@ from ..ports import (
 )
 from .postgres_connections import Connections, PostgresAddress
 from .postgres_errors import CANNOT_CONNECT, describe
-from .postgres_lock import DatabaseLock
 from .postgres_migrations import check_migrated, migrate
 from .postgres_writes import ApiWrites
 from .rows import command_record, execution_record, execution_summary, group_loaded, key_record
@@ -50,7 +51,7 @@ _MOST = 2**62
 
 
 class PostgresStore:
-    """The Store on one database. One process at a time owns it; its schema is made when it is missing."""
+    """The Store on one database, shared by any number of processes. Its schema is made when it is missing."""
 
     def __init__(
         self,
@@ -59,23 +60,27 @@ class PostgresStore:
         *,
         pool_size: int,
         timeout_seconds: float,
+        partitions: int = 16,
         skip_migrations: bool = False,
         schema: str = "public",
     ) -> None:
-        """`pool_size` connections in all; `timeout_seconds` bounds every statement and the wait for a connection."""
+        """`pool_size` connections in all; `timeout_seconds` bounds every statement and the wait for a connection.
+
+        `partitions` is fixed once a database has been used.
+        """
         self._address = address
         self._clock = clock
+        self._partitions = partitions
         self._skip_migrations = skip_migrations
         self._queries = load_queries("postgres")
         settings = {"search_path": schema, "application_name": "workflow-engine"}
         self._owner = Connections(address, size=OWNER_CONNECTIONS, timeout_seconds=timeout_seconds, settings=settings)
         self._api = Connections(
             address,
-            size=max(1, pool_size - OWNER_CONNECTIONS - 1),
+            size=max(1, pool_size - OWNER_CONNECTIONS),
             timeout_seconds=timeout_seconds,
             settings=settings,
         )
-        self._lock = DatabaseLock(self._owner.connect_apart)
         self._writes = ApiWrites(self._api)
         self._closing = asyncio.Lock()
 
@@ -84,7 +89,6 @@ class PostgresStore:
             await self._owner.open()
             await self._api.open()
             await self._prepare()
-            await self._lock.acquire()
         except (StoreUnavailable, *CANNOT_CONNECT) as error:
             await self.close()
             raise StoreUnusable(
@@ -100,7 +104,6 @@ class PostgresStore:
             await self._writes.close()
             await self._api.close()
             await self._owner.close()
-            await self._lock.release()
 
     async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
         return await self._writes.define(definition, created_at)
@@ -121,36 +124,49 @@ class PostgresStore:
     async def add_cancel(self, execution_id: str, created_at: int) -> None:
         await self._api.write(self._queries["insert_cancel"], execution_id, created_at)
 
-    async def partition_version(self, partition: int) -> int:
-        found = await self._owner.read(self._queries["partition_version"], partition)
-        return int(found[0][0]) if found else 0
+    @property
+    def partitions(self) -> int:
+        return self._partitions
 
-    async def take_partition(self, partition: int, owner: str, version: int) -> int:
-        await self._lock.ensure()
-        taken = await self._owner.write(self._queries["take_partition"], partition, version, owner)
+    async def look(self, replica: str, lease_seconds: float) -> Look:
+        await self._owner.write(self._queries["attend"], replica, lease_seconds)
+        replicas = await self._owner.read(self._queries["live_replicas"], replica)
+        rows = await self._owner.read(self._queries["read_partitions"])
+        return Look([PartitionRecord(*row) for row in rows], [row[0] for row in replicas])
+
+    async def leave(self, replica: str) -> None:
+        await self._owner.write(self._queries["leave"], replica)
+
+    async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
+        taken = await self._owner.write(self._queries["take_partition"], partition, version, owner, lease_seconds)
         if not taken:
-            raise PartitionLost(f"partition {partition} is no longer at version {version}")
+            raise PartitionLost(f"partition {partition} is no longer at version {version}, or somebody owns it")
         return version + 1
 
-    async def commit(self, batch: CommitBatch) -> int:
+    async def release_partition(self, partition: int, version: int) -> bool:
+        return bool(await self._owner.write(self._queries["release_partition"], partition, version))
+
+    async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
         failpoint("store.commit.fence")
-        fenced = await self._owner.write(
+        rows = await self._owner.write(
             self._queries["commit"],
-            batch.partition,
-            batch.version,
-            *_attempt_columns(batch.attempts),
-            *_columns([(*each[:2], _encoded(each.error), *each[3:]) for each in batch.executions], 5),
-            *_columns(batch.commands, 2),
+            [batch.partition for batch in batches],
+            [batch.version for batch in batches],
+            lease_seconds,
+            *_columns([(batch.partition, *_attempt_columns(row)) for batch in batches for row in batch.attempts], 11),
+            *_columns([(batch.partition, *_update_columns(row)) for batch in batches for row in batch.executions], 6),
+            *_columns([(batch.partition, *row[:2]) for batch in batches for row in batch.commands], 3),
         )
         failpoint("store.commit.landed")
-        if not fenced:
-            raise PartitionLost(f"partition {batch.partition} is no longer at version {batch.version}")
-        return batch.version + 1
+        versions = {partition: version for partition, version in rows}
+        return [versions.get(batch.partition) for batch in batches]
 
-    async def find_work(self, partition: int, now: int, limit: int) -> Work:
-        found = await self._owner.read(self._queries["find_work"], partition, now, limit)
-        [[next_due_at]] = await self._owner.read(self._queries["next_due_at"], partition, now)
-        return Work([row[0] for row in found], next_due_at)
+    async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
+        owned = sorted(partitions)
+        found = await self._owner.read(self._queries["find_work"], owned, now, limit)
+        commanded = await self._owner.read(self._queries["find_commanded"], owned, limit)
+        [[next_due_at]] = await self._owner.read(self._queries["next_due_at"], owned, now)
+        return Work([row[0] for row in found], [row[0] for row in commanded], next_due_at)
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner, execution_ids, True)
@@ -231,7 +247,6 @@ class PostgresStore:
             [row] = await self._read("ping")
             if row["in_recovery"]:
                 return StoreHealth(False, "the server only reads: it is a standby, or is recovering")
-            await self._lock.ensure()
         except BackendError as error:
             return StoreHealth(False, str(error))
         return StoreHealth(True, f"PostgreSQL {row['version'].split()[0]}")
@@ -246,6 +261,12 @@ class PostgresStore:
                 await check_migrated(connection)
             else:
                 await migrate(connection, self._clock.now())
+            await connection.execute(self._queries["make_partitions"], self._partitions)
+            stored = await connection.fetchval(self._queries["count_partitions"])
+            if stored != self._partitions:
+                raise StoreUnusable(
+                    f"the database has {stored} partitions, and PARTITIONS is {self._partitions}: set it to {stored}"
+                )
         finally:
             await self._owner.release(connection)
 
@@ -275,8 +296,12 @@ def _execution_record(row: Sequence[Any]) -> ExecutionRecord:
     return execution_record([*row[:5], _decoded(row[5]), *row[6:]])
 
 
-def _attempt_columns(rows: Sequence[AttemptRow]) -> Sequence[Sequence[Any]]:
-    return _columns([(*row[:6], _encoded(row.error), *row[7:]) for row in rows], 10)
+def _attempt_columns(row: AttemptRow) -> Sequence[Any]:
+    return (*row[:6], _encoded(row.error), *row[7:])
+
+
+def _update_columns(row: ExecutionUpdate) -> Sequence[Any]:
+    return (*row[:2], _encoded(row.error), *row[3:])
 
 
 def _columns(rows: Sequence[Sequence[Any]], count: int) -> Sequence[Sequence[Any]]:

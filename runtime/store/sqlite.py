@@ -20,6 +20,7 @@ import aiosqlite
 
 from ...sql import load_queries
 from ..clock import Clock, uuid7_floor
+from ..core.shares import NOBODY, Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..ports import (
@@ -125,11 +126,19 @@ class SqliteStore:
         query = self._queries["insert_cancel"]
         await self._writer.write(Run(lambda connection: connection.execute(query, (execution_id, created_at)).rowcount))
 
-    async def partition_version(self, partition: int) -> int:
-        found = await self._fetch(self._owner_reader, "partition_version", (partition,))
-        return int(found[0][0]) if found else 0
+    @property
+    def partitions(self) -> int:
+        return 1
 
-    async def take_partition(self, partition: int, owner: str, version: int) -> int:
+    async def look(self, replica: str, lease_seconds: float) -> Look:
+        # Whoever has the file's lock is alone: the partition is its to take, whoever had it before.
+        versions = {0: 0} | dict(await self._fetch(self._owner_reader, "read_partitions", ()))
+        return Look([PartitionRecord(each, version, NOBODY, 0.0) for each, version in versions.items()], [replica])
+
+    async def leave(self, replica: str) -> None:
+        """Nobody asks who is alive."""
+
+    async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
         query = self._queries["take_partition"]
         values = {"partition": partition, "owner": owner, "version": version}
         taken = await self._writer.write(Run(lambda connection: connection.execute(query, values).fetchall()))
@@ -137,15 +146,37 @@ class SqliteStore:
             raise PartitionLost(f"partition {partition} is no longer at version {version}")
         return version + 1
 
-    async def commit(self, batch: CommitBatch) -> int:
-        version: int = await self._writer.write(batch)
+    async def release_partition(self, partition: int, version: int) -> bool:
+        query = self._queries["release_partition"]
+        count: int = await self._writer.write(
+            Run(lambda connection: connection.execute(query, (partition, version)).rowcount)
+        )
+        return count == 1
+
+    async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
+        # In practice one: an embedded store has one partition.
+        return [await self._commit(batch) for batch in batches]
+
+    async def _commit(self, batch: CommitBatch) -> int | None:
+        try:
+            version: int = await self._writer.write(batch)
+        except PartitionLost:
+            return None
         return version
 
-    async def find_work(self, partition: int, now: int, limit: int) -> Work:
-        values = {"partition": partition, "now": now, "limit": limit}
-        found = await self._fetch(self._owner_reader, "find_work", values)
-        [[next_due_at]] = await self._fetch(self._owner_reader, "next_due_at", {"partition": partition, "now": now})
-        return Work([row[0] for row in found], next_due_at)
+    async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
+        ready: list[str] = []
+        commanded: list[str] = []
+        due = []
+        for partition in partitions:
+            values = {"partition": partition, "now": now, "limit": limit}
+            ready += [row[0] for row in await self._fetch(self._owner_reader, "find_work", values)]
+            values = {"partition": partition, "limit": limit}
+            commanded += [row[0] for row in await self._fetch(self._owner_reader, "find_commanded", values)]
+            values = {"partition": partition, "now": now}
+            due += [row[0] for row in await self._fetch(self._owner_reader, "next_due_at", values)]
+        known = [each for each in due if each is not None]
+        return Work(sorted(ready)[:limit], sorted(commanded)[:limit], min(known, default=None))
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner_reader, execution_ids, True)

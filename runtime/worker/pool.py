@@ -58,17 +58,21 @@ class WorkerPool:
         clock: Clock,
         hand_in: Callable[[Outcome], None],
         on_start: Callable[[str], None],
+        may_start: Callable[[int], bool],
         http: Callable[[], ClientSession],
         max_output_bytes: int,
     ) -> None:
+        """`may_start` says of a partition whether something of it may start now; what may not is held."""
         self._concurrency = concurrency
         self._handlers = handlers
         self._clock = clock
         self._hand_in = hand_in
         self._on_start = on_start
+        self._may_start = may_start
         self._http = http
         self._max_output_bytes = max_output_bytes
         self._queue = FairQueue()
+        self._held: list[Delivery] = []
         self._slots: dict[_Slot, None] = {}
         self._idle: list[_Slot] = []
         self._lingering: dict[asyncio.Task[None], str] = {}
@@ -104,6 +108,12 @@ class WorkerPool:
                 self._note_unserved(execution.graph.handlers[node])
         for _ in range(min(len(self._queue), len(self._idle))):
             self._wake(self._idle.pop())
+
+    def dispatch_held(self) -> None:
+        """Queue again what could not start while its lease had run out."""
+        if self._held:
+            held, self._held = self._held, []
+            self.dispatch((delivery.execution, delivery.node) for delivery in held if not delivery.execution.detached)
 
     def running(self, execution_id: str) -> list[tuple[int, int]]:
         """The (node, attempt) of an execution that run now."""
@@ -163,6 +173,11 @@ class WorkerPool:
                 await slot.idle
                 continue
             delivery = self._queue.take()
+            # Checked without an await before the handler starts: a process that was paused, or cut off from the
+            # store, starts nothing that is another's by now.
+            if not self._may_start(delivery.execution.partition):
+                self._held.append(delivery)
+                continue
             if not start(*delivery):
                 continue
             if not await self._run(slot, delivery):

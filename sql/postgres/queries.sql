@@ -22,15 +22,15 @@ INSERT INTO schema_migrations (number, name, digest, applied_at) VALUES ($1, $2,
 -- One process migrates at a time; the others wait, and find that it is done.
 SELECT pg_advisory_xact_lock(hashtextextended('workflow_engine.migrations', 0));
 
--- name: try_lock_database
--- One process owns the database; the lock lives as long as this connection.
-SELECT pg_try_advisory_lock(hashtextextended('workflow_engine.owner/' || current_schema(), 0));
+-- name: make_partitions
+-- As many partitions as there are meant to be, once.
+INSERT INTO partitions (partition) SELECT generate_series(0, $1::integer - 1)
+WHERE NOT EXISTS (SELECT FROM partitions)
+ON CONFLICT (partition) DO NOTHING;
 
--- name: find_lock_holder
--- Who has the database locked.
-SELECT application_name, host(client_addr), pid FROM pg_stat_activity JOIN pg_locks USING (pid)
-WHERE locktype = 'advisory' AND granted AND objsubid = 1
-      AND (classid::bigint << 32) | objid::bigint = hashtextextended('workflow_engine.owner/' || current_schema(), 0);
+-- name: count_partitions
+-- How many partitions there are.
+SELECT count(*) FROM partitions;
 
 -- name: lock_name
 -- Versions of one name are numbered one after another.
@@ -134,60 +134,98 @@ RETURNING execution_id;
 -- A cancel for the owner to consume.
 INSERT INTO commands (execution_id, created_at) VALUES ($1, $2);
 
+-- name: attend
+-- Say that a replica is alive for as long as a lease; forget those that are long gone.
+WITH gone AS (DELETE FROM replicas WHERE expires_at < now() - interval '1 hour' AND replica_id <> $1)
+INSERT INTO replicas (replica_id, expires_at) VALUES ($1, now() + $2 * interval '1 second')
+ON CONFLICT (replica_id) DO UPDATE SET expires_at = excluded.expires_at;
+
+-- name: live_replicas
+-- Who is alive.
+SELECT replica_id FROM replicas WHERE expires_at > now() OR replica_id = $1 ORDER BY replica_id;
+
+-- name: read_partitions
+-- Every partition, with what is left of its lease, in seconds.
+SELECT partition, version, owner,
+       CASE WHEN expires_at = '-infinity' THEN 0 ELSE extract(epoch FROM expires_at - now())::float8 END
+FROM partitions ORDER BY partition;
+
+-- name: leave
+-- Say that a replica is no more.
+DELETE FROM replicas WHERE replica_id = $1;
+
 -- name: take_partition
--- Own a partition, if it still is at that version (0: never owned). Its version goes up, so that every
--- former owner's commit misses, and so does a taking that comes late.
-INSERT INTO partitions AS p (partition, version, owner)
-SELECT $1::integer, $2::bigint + 1, $3::text
-WHERE $2 = coalesce((SELECT version FROM partitions WHERE partition = $1), 0)
-ON CONFLICT (partition) DO UPDATE SET version = excluded.version, owner = excluded.owner WHERE p.version = $2
+-- Own a partition, if it still is at that version, and it is this owner's, nobody's or expired. Its version goes up,
+-- so that every former owner's commit misses, and so does a taking that comes late.
+UPDATE partitions SET version = version + 1, owner = $3, expires_at = now() + $4 * interval '1 second'
+WHERE partition = $1 AND version = $2 AND (owner IN ($3, '') OR expires_at <= now())
 RETURNING version;
 
--- name: partition_version
--- The version of a partition that was ever owned.
-SELECT version FROM partitions WHERE partition = $1;
+-- name: release_partition
+-- Own a partition no more, if it still is at that version.
+UPDATE partitions SET version = version + 1, owner = '', expires_at = '-infinity'
+WHERE partition = $1 AND version = $2
+RETURNING version;
 
 -- name: commit
--- A batch of one partition, all of it or nothing: every part selects from the fence.
-WITH fence AS (
-    UPDATE partitions SET version = version + 1 WHERE partition = $1 AND version = $2 RETURNING version
+-- Batches of some partitions ($1 and $2: which, and their versions), each if it still is at its version: every part
+-- selects from the fence. The rows are locked in one order, so that two replicas never wait for each other.
+WITH held AS (
+    SELECT partition, version FROM partitions JOIN unnest($1::integer[], $2::bigint[]) AS wanted (partition, version)
+    USING (partition, version) WHERE owner <> '' ORDER BY partition FOR UPDATE OF partitions
+), fence AS (
+    UPDATE partitions SET version = partitions.version + 1, expires_at = now() + $3 * interval '1 second'
+    FROM held WHERE partitions.partition = held.partition AND partitions.version = held.version
+    RETURNING partitions.partition, partitions.version
 ), inserted AS (
     INSERT INTO attempts
         (execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at)
-    SELECT row.* FROM fence, unnest(
-        $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[],
-        $11::bigint[], $12::bigint[]
-    ) AS row
+    SELECT execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at
+    FROM fence JOIN unnest(
+        $4::integer[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::text[], $10::bytea[], $11::bytea[],
+        $12::bigint[], $13::bigint[], $14::bigint[]
+    ) AS row (partition, execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at,
+              retry_at) USING (partition)
 ), changed AS (
     UPDATE executions
     SET state = row.state, error = row.error, completed_at = row.completed_at, parked_until = row.parked_until
-    FROM fence, unnest($13::text[], $14::text[], $15::bytea[], $16::bigint[], $17::bigint[])
-        AS row (execution_id, state, error, completed_at, parked_until)
+    FROM fence JOIN unnest(
+        $15::integer[], $16::text[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[]
+    ) AS row (partition, execution_id, state, error, completed_at, parked_until) USING (partition)
     WHERE executions.execution_id = row.execution_id AND executions.state = 'RUNNING'
 ), consumed AS (
     UPDATE commands SET consumed = true, sequence = row.sequence
-    FROM fence, unnest($18::bigint[], $19::bigint[]) AS row (command_id, sequence)
+    FROM fence JOIN unnest($21::integer[], $22::bigint[], $23::bigint[]) AS row (partition, command_id, sequence)
+    USING (partition)
     WHERE commands.command_id = row.command_id
 )
-SELECT version FROM fence;
+SELECT partition, version FROM fence;
 
 -- name: find_work
--- The oldest executions that want an owner's attention: ready to run, due, or with a command.
-SELECT execution_id FROM (
+-- The oldest executions that are ready to run: not parked, or due. A page of each partition, then the oldest of them.
+SELECT ready.execution_id FROM unnest($1::integer[]) AS owned (partition), LATERAL (
     (SELECT execution_id FROM executions
-     WHERE state = 'RUNNING' AND partition = $1 AND parked_until IS NULL ORDER BY execution_id LIMIT $3)
-    UNION
+     WHERE state = 'RUNNING' AND executions.partition = owned.partition AND parked_until IS NULL
+     ORDER BY execution_id LIMIT $3)
+    UNION ALL
     (SELECT execution_id FROM executions
-     WHERE state = 'RUNNING' AND partition = $1 AND parked_until <= $2 ORDER BY execution_id LIMIT $3)
-    UNION
-    (SELECT commands.execution_id FROM commands JOIN executions USING (execution_id)
-     WHERE NOT consumed AND partition = $1)
-) AS found
+     WHERE state = 'RUNNING' AND executions.partition = owned.partition AND parked_until <= $2
+     ORDER BY execution_id LIMIT $3)
+) AS ready
 ORDER BY execution_id LIMIT $3;
+
+-- name: find_commanded
+-- The oldest executions with a cancel that nobody has consumed.
+SELECT DISTINCT commands.execution_id FROM commands JOIN executions USING (execution_id)
+WHERE NOT consumed AND partition = ANY ($1::integer[]) ORDER BY execution_id LIMIT $2;
 
 -- name: next_due_at
 -- When the next parked execution is due.
-SELECT min(parked_until) FROM executions WHERE state = 'RUNNING' AND partition = $1 AND parked_until > $2;
+SELECT min(next.parked_until) FROM unnest($1::integer[]) AS owned (partition), LATERAL (
+    SELECT parked_until FROM executions
+    WHERE state = 'RUNNING' AND executions.partition = owned.partition AND parked_until > $2
+    ORDER BY parked_until LIMIT 1
+) AS next;
 
 -- name: load_executions
 -- Everything of some executions in one statement, which is one snapshot. The first column says what a row is:

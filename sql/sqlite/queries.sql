@@ -102,9 +102,13 @@ WHERE :version = coalesce((SELECT version FROM partitions WHERE "partition" = :p
 ON CONFLICT ("partition") DO UPDATE SET version = excluded.version, owner = excluded.owner
 RETURNING version;
 
--- name: partition_version
--- The version of a partition that was ever owned.
-SELECT version FROM partitions WHERE "partition" = ?;
+-- name: release_partition
+-- Own a partition no more, if it still is at that version.
+UPDATE partitions SET version = version + 1, owner = '' WHERE "partition" = ? AND version = ?;
+
+-- name: read_partitions
+-- Every partition that was ever owned.
+SELECT "partition", version FROM partitions;
 
 -- name: fence
 -- The condition of every commit: nobody has taken the partition, and no older commit can land later.
@@ -130,7 +134,7 @@ WHERE executions.execution_id = changed.execution_id AND executions.state = 'RUN
 UPDATE commands SET consumed = 1, sequence = ? WHERE command_id = ?;
 
 -- name: find_work
--- The oldest executions that want an owner's attention: ready to run, due, or with a command.
+-- The oldest executions that are ready to run: not parked, or due.
 SELECT execution_id FROM (
     SELECT * FROM (
         SELECT execution_id FROM executions
@@ -143,11 +147,13 @@ SELECT execution_id FROM (
         WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until <= :now
         ORDER BY execution_id LIMIT :limit
     )
-    UNION
-    SELECT commands.execution_id FROM commands JOIN executions USING (execution_id)
-    WHERE consumed = 0 AND "partition" = :partition
 )
 ORDER BY execution_id LIMIT :limit;
+
+-- name: find_commanded
+-- The oldest executions with a cancel that nobody has consumed.
+SELECT DISTINCT commands.execution_id FROM commands JOIN executions USING (execution_id)
+WHERE consumed = 0 AND "partition" = :partition ORDER BY commands.execution_id LIMIT :limit;
 
 -- name: next_due_at
 -- When the next parked execution is due.

@@ -20,6 +20,8 @@ from workflow_engine.runtime.store.postgres import PostgresAddress, PostgresStor
 from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.transport.local import LocalTransport
 
+PARTITIONS = 8
+
 
 @dataclass(frozen=True)
 class StoreKind:
@@ -27,13 +29,14 @@ class StoreKind:
 
     `factory` is given the test's fixtures; each call of what it returns makes a store, not yet open, over
     the same data. `contradiction` is what a write raises that the stored rows contradict.
-    `refuses_when_closed`: a closed store can be told from an open one.
+    `refuses_when_closed`: a closed store can be told from an open one. `has_leases`: several processes may use it.
     """
 
     name: str
     factory: Callable[[pytest.FixtureRequest], Callable[[], Store]]
     contradiction: type[Exception]
     refuses_when_closed: bool
+    has_leases: bool
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class TransportKind:
 
 def memory_stores(_request: pytest.FixtureRequest) -> Callable[[], Store]:
     """In memory the data are the object, so that is what is opened again."""
-    store = MemoryStore()
+    store = MemoryStore(PARTITIONS, shared=True)
     return lambda: store
 
 
@@ -60,7 +63,9 @@ def postgres_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """Each test has a schema of its own in the one server of the run."""
     address: PostgresAddress = request.getfixturevalue("postgres_server").address
     schema: str = request.getfixturevalue("postgres_schema")
-    return lambda: PostgresStore(address, SystemClock(), pool_size=6, timeout_seconds=20.0, schema=schema)
+    return lambda: PostgresStore(
+        address, SystemClock(), pool_size=6, timeout_seconds=20.0, partitions=PARTITIONS, schema=schema
+    )
 
 
 def locally_followed(transport: Transport) -> int:
@@ -69,9 +74,15 @@ def locally_followed(transport: Transport) -> int:
 
 
 STORES = (
-    StoreKind("memory", memory_stores, AssertionError, refuses_when_closed=False),
-    StoreKind("sqlite", sqlite_stores, sqlite3.IntegrityError, refuses_when_closed=True),
-    StoreKind("postgres", postgres_stores, asyncpg.IntegrityConstraintViolationError, refuses_when_closed=True),
+    StoreKind("memory", memory_stores, AssertionError, refuses_when_closed=False, has_leases=True),
+    StoreKind("sqlite", sqlite_stores, sqlite3.IntegrityError, refuses_when_closed=True, has_leases=False),
+    StoreKind(
+        "postgres",
+        postgres_stores,
+        asyncpg.IntegrityConstraintViolationError,
+        refuses_when_closed=True,
+        has_leases=True,
+    ),
 )
 TRANSPORTS = (TransportKind("local", LocalTransport, locally_followed),)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from commits import LEASE_SECONDS, commit_one, version_of
 
 from workflow_engine.runtime.core.machine import AttemptRow, ConsumedCommand
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
@@ -73,7 +74,7 @@ async def create(store: Store, *executions: NewExecution) -> None:
 
 async def take(store: Store, partition: int = 0) -> int:
     """Take a partition as it stands; returns its new version."""
-    return await store.take_partition(partition, "owner", await store.partition_version(partition))
+    return await store.take_partition(partition, "owner", await version_of(store, partition), LEASE_SECONDS)
 
 
 async def commit(
@@ -84,7 +85,7 @@ async def commit(
 ) -> int:
     """Commit as whoever has just taken partition 0."""
     version = await take(store)
-    return await store.commit(CommitBatch(0, version, attempts, executions, commands))
+    return await commit_one(store, CommitBatch(0, version, attempts, executions, commands))
 
 
 async def read(store: Store, execution_id: str) -> ExecutionRecord:
@@ -177,7 +178,7 @@ async def test_an_execution_with_inputs_runs_from_the_start(store: Store, input_
     await store.create_execution("def-1", NewExecution("e1", 3, input_text, 55))
     expected = ExecutionRecord("e1", "def-1", 3, RUNNING, input_text, None, 55, 55, None, None)
     assert await store.read_execution("e1") == expected
-    assert await store.find_work(3, 55, 10) == Work(["e1"], None)
+    assert await store.find_work([3], 55, 10) == Work(["e1"], [], None)
 
 
 async def test_an_execution_id_is_stored_once(store: Store, contradiction: type[Exception]) -> None:
@@ -209,7 +210,7 @@ async def test_what_is_not_there_reads_as_none(store: Store) -> None:
     assert list(await store.load(["nothing"])) == []
     assert list(await store.load([])) == []
     assert list(await store.read_cancels(["nothing"])) == []
-    assert await store.find_work(0, 0, 10) == Work([], None)
+    assert await store.find_work([0], 0, 10) == Work([], [], None)
 
 
 # --- trigger and cancel_pending: compare-and-set ----------------------------------------------------
@@ -313,7 +314,7 @@ async def test_a_consumed_cancel_is_not_read_again(store: Store, sequence: int |
     for execution_id in ("e1", "e1", "e2"):
         await store.add_cancel(execution_id, 50)
     first, second = await command_ids(store, "e1")
-    await commit(store, commands=[ConsumedCommand(first, sequence)])
+    await commit(store, commands=[ConsumedCommand(first, sequence, "e1")])
     assert await command_ids(store, "e1") == [second]
     assert len(await command_ids(store, "e2")) == 1
     assert (await load(store, "e1"))["e1"].commands == [
@@ -325,7 +326,7 @@ async def test_a_consumed_cancel_is_not_read_again(store: Store, sequence: int |
 async def test_a_cancel_of_an_unknown_execution_disturbs_nobody(store: Store) -> None:
     await create(store, running("e1"))
     await store.add_cancel("unknown", 50)
-    assert await store.find_work(0, 100, 10) == Work(["e1"], None)
+    assert await store.find_work([0], 100, 10) == Work(["e1"], [], None)
     assert list(await store.load(["e1", "unknown"])) == [LoadedExecution(await read(store, "e1"), [], [])]
 
 
@@ -333,53 +334,53 @@ async def test_a_cancel_of_an_unknown_execution_disturbs_nobody(store: Store) ->
 
 
 async def test_taking_a_partition_raises_its_version(store: Store) -> None:
-    assert await store.partition_version(0) == 0
+    assert await version_of(store, 0) == 0
     for version in range(4):
-        assert await store.take_partition(0, f"owner-{version % 2}", version) == version + 1
-        assert await store.partition_version(0) == version + 1
-    assert await store.take_partition(5, "owner", 0) == 1
-    assert [await store.partition_version(partition) for partition in (0, 5, 6)] == [4, 1, 0]
+        assert await store.take_partition(0, "owner", version, LEASE_SECONDS) == version + 1
+        assert await version_of(store, 0) == version + 1
+    assert await store.take_partition(5, "owner", 0, LEASE_SECONDS) == 1
+    assert [await version_of(store, partition) for partition in (0, 5, 6)] == [4, 1, 0]
 
 
 @pytest.mark.parametrize("version", [-1, 0, 2, 4, 100])
 async def test_a_taking_at_another_version_changes_nothing(store: Store, version: int) -> None:
     for taken in range(3):
-        await store.take_partition(0, "owner", taken)
+        await store.take_partition(0, "owner", taken, LEASE_SECONDS)
     with pytest.raises(PartitionLost):
-        await store.take_partition(0, "late", version)
-    assert await store.partition_version(0) == 3
-    assert await store.commit(CommitBatch(0, 3, (), (), ())) == 4, "the owner must not have been fenced off"
+        await store.take_partition(0, "owner", version, LEASE_SECONDS)
+    assert await version_of(store, 0) == 3
+    assert await commit_one(store, CommitBatch(0, 3, (), (), ())) == 4, "the owner must not have been fenced off"
 
 
 async def test_a_first_taking_at_another_version_than_0_is_refused(store: Store) -> None:
     for version in (-1, 1, 2):
         with pytest.raises(PartitionLost):
-            await store.take_partition(0, "owner", version)
-    assert await store.partition_version(0) == 0
-    assert await store.take_partition(0, "owner", 0) == 1
+            await store.take_partition(0, "owner", version, LEASE_SECONDS)
+    assert await version_of(store, 0) == 0
+    assert await store.take_partition(0, "owner", 0, LEASE_SECONDS) == 1
 
 
 @pytest.mark.parametrize("taken_before", [0, 3])
 async def test_of_concurrent_takings_at_one_version_one_wins(store: Store, taken_before: int) -> None:
     for version in range(taken_before):
-        await store.take_partition(0, "before", version)
-    takings = (store.take_partition(0, f"owner-{n}", taken_before) for n in range(20))
+        await store.take_partition(0, "owner", version, LEASE_SECONDS)
+    takings = (store.take_partition(0, "owner", taken_before, LEASE_SECONDS) for n in range(20))
     results = await asyncio.gather(*takings, return_exceptions=True)
     assert results.count(taken_before + 1) == 1
     assert sum(isinstance(result, PartitionLost) for result in results) == 19
-    assert await store.partition_version(0) == taken_before + 1
+    assert await version_of(store, 0) == taken_before + 1
 
 
 async def test_a_commit_and_a_taking_at_one_version_exclude_each_other(store: Store) -> None:
     await create(store, running("e1"))
     for round_number in range(10):
         version = await take(store)
-        committing = store.commit(CommitBatch(0, version, [attempt("e1", 1, f"n{round_number}")], (), ()))
-        taking = store.take_partition(0, "other", version)
+        committing = commit_one(store, CommitBatch(0, version, [attempt("e1", 1, f"n{round_number}")], (), ()))
+        taking = store.take_partition(0, "owner", version, LEASE_SECONDS)
         pair = (committing, taking) if round_number % 2 else (taking, committing)
         results = await asyncio.gather(*pair, return_exceptions=True)
         assert {type(result) for result in results} == {PartitionLost, int}
-        assert await store.partition_version(0) == version + 1
+        assert await version_of(store, 0) == version + 1
 
 
 async def test_each_commit_raises_the_version_by_one(store: Store) -> None:
@@ -387,10 +388,12 @@ async def test_each_commit_raises_the_version_by_one(store: Store) -> None:
     version = await take(store)
     for sequence in range(1, 6):
         batch = CommitBatch(0, version, [attempt("e1", sequence, number=sequence)], (), ())
-        assert await store.commit(batch) == version + 1
+        assert await commit_one(store, batch) == version + 1
         version += 1
-    assert await store.commit(CommitBatch(0, version, (), (), ())) == version + 1, "an empty commit renews the lease"
-    assert await store.take_partition(0, "owner", version + 1) == version + 2
+    assert await commit_one(store, CommitBatch(0, version, (), (), ())) == version + 1, (
+        "an empty commit renews the lease"
+    )
+    assert await store.take_partition(0, "owner", version + 1, LEASE_SECONDS) == version + 2
 
 
 def everything_at(version: int, command_id: int) -> CommitBatch:
@@ -400,7 +403,7 @@ def everything_at(version: int, command_id: int) -> CommitBatch:
         version,
         [attempt("e1", 1), attempt("e2", 1)],
         [ended("e1"), parked("e2", 9_000)],
-        [ConsumedCommand(command_id, 2)],
+        [ConsumedCommand(command_id, 2, "e1")],
     )
 
 
@@ -410,7 +413,7 @@ async def state_of(store: Store, *execution_ids: str) -> list[object]:
     outputs = [list(await store.read_outputs(each, ["a", "b", "c"])) for each in execution_ids]
     shown = [await store.read_execution_state(each) for each in execution_ids]
     cancels = list(await store.read_cancels(execution_ids))
-    return [loaded, outputs, shown, cancels, await store.find_work(0, 5_000, 1_000)]
+    return [loaded, outputs, shown, cancels, await store.find_work([0], 5_000, 1_000)]
 
 
 @pytest.mark.parametrize("off", [-2, -1, 1, 100])
@@ -423,9 +426,11 @@ async def test_a_commit_at_another_version_writes_nothing(store: Store, off: int
         version = await take(store)
     before = await state_of(store, "e1", "e2")
     with pytest.raises(PartitionLost):
-        await store.commit(everything_at(version + off, command_id))
+        await commit_one(store, everything_at(version + off, command_id))
     assert await state_of(store, "e1", "e2") == before
-    assert await store.commit(everything_at(version, command_id)) == version + 1, "the miss must not raise the version"
+    assert await commit_one(store, everything_at(version, command_id)) == version + 1, (
+        "the miss must not raise the version"
+    )
 
 
 async def test_a_commit_to_a_partition_nobody_took_is_refused(store: Store) -> None:
@@ -433,25 +438,25 @@ async def test_a_commit_to_a_partition_nobody_took_is_refused(store: Store) -> N
     before = await state_of(store, "e1", "e2")
     for version in (0, 1):
         with pytest.raises(PartitionLost):
-            await store.commit(everything_at(version, 1))
+            await commit_one(store, everything_at(version, 1))
     assert await state_of(store, "e1", "e2") == before
 
 
 async def test_a_former_owner_is_fenced_off(store: Store) -> None:
     await create(store, running("e1"), running("e2"))
     former = await take(store)
-    former = await store.commit(CommitBatch(0, former, [attempt("e1", 1)], (), ()))
+    former = await commit_one(store, CommitBatch(0, former, [attempt("e1", 1)], (), ()))
     present = await take(store)
     late = CommitBatch(0, former, [attempt("e1", 2, "b")], [ended("e1", FAILED, "late")], ())
     with pytest.raises(PartitionLost):
-        await store.commit(late)
-    present = await store.commit(CommitBatch(0, present, [attempt("e2", 1)], (), ()))
+        await commit_one(store, late)
+    present = await commit_one(store, CommitBatch(0, present, [attempt("e2", 1)], (), ()))
     with pytest.raises(PartitionLost):
-        await store.commit(late)
+        await commit_one(store, late)
     loaded = await load(store, "e1", "e2")
     assert [len(loaded[each].attempts) for each in ("e1", "e2")] == [1, 1]
     assert loaded["e1"].record.state is RUNNING
-    assert await store.commit(CommitBatch(0, present, (), (), ())) == present + 1
+    assert await commit_one(store, CommitBatch(0, present, (), (), ())) == present + 1
 
 
 async def test_a_commit_does_not_land_twice(store: Store) -> None:
@@ -459,9 +464,9 @@ async def test_a_commit_does_not_land_twice(store: Store) -> None:
     await create(store, running("e1"))
     version = await take(store)
     batch = CommitBatch(0, version, [attempt("e1", 1)], (), ())
-    await store.commit(batch)
+    await commit_one(store, batch)
     with pytest.raises(PartitionLost):
-        await store.commit(batch)
+        await commit_one(store, batch)
     assert (await load(store, "e1"))["e1"].attempts == [attempt("e1", 1)]
 
 
@@ -469,7 +474,7 @@ async def test_of_two_commits_at_one_version_one_lands(store: Store) -> None:
     await create(store, running("e1"))
     version = await take(store)
     batches = [CommitBatch(0, version, [attempt("e1", 1, node_id)], (), ()) for node_id in "ab"]
-    results = await asyncio.gather(*map(store.commit, batches), return_exceptions=True)
+    results = await asyncio.gather(*(commit_one(store, batch) for batch in batches), return_exceptions=True)
     assert {type(result) for result in results} == {PartitionLost, int}
     won = 0 if results[0] == version + 1 else 1
     assert (await load(store, "e1"))["e1"].attempts == list(batches[won].attempts)
@@ -479,9 +484,9 @@ async def test_another_partition_is_not_fenced(store: Store) -> None:
     await create(store, running("e1", partition=1), running("e2", partition=2))
     one, two = await take(store, 1), await take(store, 2)
     await take(store, 2)
-    assert await store.commit(CommitBatch(1, one, [attempt("e1")], (), ())) == one + 1
+    assert await commit_one(store, CommitBatch(1, one, [attempt("e1")], (), ())) == one + 1
     with pytest.raises(PartitionLost):
-        await store.commit(CommitBatch(2, two, [attempt("e2")], (), ()))
+        await commit_one(store, CommitBatch(2, two, [attempt("e2")], (), ()))
     loaded = await load(store, "e1", "e2")
     assert (loaded["e1"].attempts, loaded["e2"].attempts) == ([attempt("e1")], [])
 
@@ -492,8 +497,8 @@ async def test_a_commit_that_misses_does_not_disturb_what_is_asked_for_with_it(s
     version = await take(store)
     results = await asyncio.gather(
         store.trigger("e1", b"input", 1_001),
-        store.commit(CommitBatch(0, stale, [attempt("e2", 1, "stale")], (), ())),
-        store.commit(CommitBatch(0, version, [attempt("e2", 1, "good")], (), ())),
+        commit_one(store, CommitBatch(0, stale, [attempt("e2", 1, "stale")], (), ())),
+        commit_one(store, CommitBatch(0, version, [attempt("e2", 1, "good")], (), ())),
         store.create_execution(definition(), pending("e3")),
         return_exceptions=True,
     )
@@ -515,12 +520,12 @@ async def test_a_second_outcome_of_an_attempt_is_refused_with_the_whole_batch(
     version = await take(store)
     rows = [attempt("e2", 1), attempt("e1", 1), attempt("e1", 2, output=b'"second"')]
     if not within_one_batch:
-        version = await store.commit(CommitBatch(0, version, [rows.pop(1)], (), ()))
+        version = await commit_one(store, CommitBatch(0, version, [rows.pop(1)], (), ()))
     before = await state_of(store, "e1", "e2")
     with pytest.raises(contradiction):
-        await store.commit(CommitBatch(0, version, rows, [ended("e2")], [ConsumedCommand(command_id, 3)]))
+        await commit_one(store, CommitBatch(0, version, rows, [ended("e2")], [ConsumedCommand(command_id, 3, "e1")]))
     assert await state_of(store, "e1", "e2") == before
-    assert await store.commit(everything_at(version, command_id)._replace(attempts=())) == version + 1
+    assert await commit_one(store, everything_at(version, command_id)._replace(attempts=())) == version + 1
 
 
 @pytest.mark.parametrize(
@@ -584,7 +589,7 @@ async def test_a_pending_execution_is_the_callers_not_the_owners(store: Store) -
 
 async def test_a_commit_about_the_unknown_writes_the_rest(store: Store) -> None:
     await create(store, running("e1"))
-    await commit(store, [attempt("e1")], [ended("unknown"), ended("e1")], [ConsumedCommand(12_345, 1)])
+    await commit(store, [attempt("e1")], [ended("unknown"), ended("e1")], [ConsumedCommand(12_345, 1, "e1")])
     loaded = await load(store, "e1", "unknown")
     assert list(loaded) == ["e1"]
     assert (loaded["e1"].record.state, loaded["e1"].attempts) == (COMPLETED, [attempt("e1")])
@@ -596,24 +601,24 @@ async def test_a_commit_about_the_unknown_writes_the_rest(store: Store) -> None:
 async def test_work_is_what_runs_in_the_partition(store: Store) -> None:
     await create(store, pending("e1"), running("e2"), running("e3", partition=1), running("e4"), running("e5"))
     await commit(store, executions=[ended("e4")])
-    assert await store.find_work(0, 5_000, 10) == Work(["e2", "e5"], None)
-    assert await store.find_work(1, 5_000, 10) == Work(["e3"], None)
-    assert await store.find_work(2, 5_000, 10) == Work([], None)
+    assert await store.find_work([0], 5_000, 10) == Work(["e2", "e5"], [], None)
+    assert await store.find_work([1], 5_000, 10) == Work(["e3"], [], None)
+    assert await store.find_work([2], 5_000, 10) == Work([], [], None)
 
 
 async def test_a_parked_execution_is_work_again_when_it_is_due(store: Store) -> None:
     await create(store, running("e1"), running("e2"), running("e3", partition=1))
     await commit(store, executions=[parked("e1", 2_000), parked("e2", 3_000), parked("e3", 1_500)])
     assert (await read(store, "e1")).parked_until == 2_000
-    assert await store.find_work(0, 1_999, 10) == Work([], 2_000)
-    assert await store.find_work(0, 2_000, 10) == Work(["e1"], 3_000)
-    assert await store.find_work(0, 2_999, 10) == Work(["e1"], 3_000)
-    assert await store.find_work(0, 3_000, 10) == Work(["e1", "e2"], None)
+    assert await store.find_work([0], 1_999, 10) == Work([], [], 2_000)
+    assert await store.find_work([0], 2_000, 10) == Work(["e1"], [], 3_000)
+    assert await store.find_work([0], 2_999, 10) == Work(["e1"], [], 3_000)
+    assert await store.find_work([0], 3_000, 10) == Work(["e1", "e2"], [], None)
     await commit(store, executions=[parked("e1", None), parked("e2", 8_000)])
     assert (await read(store, "e1")).parked_until is None
-    assert await store.find_work(0, 4_000, 10) == Work(["e1"], 8_000)
+    assert await store.find_work([0], 4_000, 10) == Work(["e1"], [], 8_000)
     await commit(store, executions=[ended("e2")])
-    assert await store.find_work(0, 4_000, 10) == Work(["e1"], None), "what has ended is never due"
+    assert await store.find_work([0], 4_000, 10) == Work(["e1"], [], None), "what has ended is never due"
 
 
 async def test_an_unconsumed_cancel_makes_work_of_what_is_parked_or_has_ended(store: Store) -> None:
@@ -622,10 +627,10 @@ async def test_an_unconsumed_cancel_makes_work_of_what_is_parked_or_has_ended(st
     await commit(store, executions=[parked("e1", 9_000), ended("e2"), parked("e3", 9_500)])
     for execution_id in ("e1", "e1", "e2", "e4"):
         await store.add_cancel(execution_id, 50)
-    assert await store.find_work(0, 1_000, 10) == Work(["e1", "e2"], 9_000)
-    consumed = [ConsumedCommand(each, None) for id_ in ("e1", "e2") for each in await command_ids(store, id_)]
+    assert await store.find_work([0], 1_000, 10) == Work([], ["e1", "e2"], 9_000)
+    consumed = [ConsumedCommand(each, None, id_) for id_ in ("e1", "e2") for each in await command_ids(store, id_)]
     await commit(store, commands=consumed)
-    assert await store.find_work(0, 1_000, 10) == Work([], 9_000)
+    assert await store.find_work([0], 1_000, 10) == Work([], [], 9_000)
 
 
 @pytest.mark.parametrize("limit", range(1, 8))
@@ -636,8 +641,8 @@ async def test_the_oldest_work_comes_first_of_whatever_kind(store: Store, limit:
     until = {"e1": 900, "e3": 100, "e4": 9_000, "e6": 500, "e7": 8_000}
     await commit(store, executions=[parked(*item) for item in until.items()])
     await store.add_cancel("e4", 50)
-    work = await store.find_work(0, 1_000, limit)
-    assert work == Work(["e1", "e2", "e3", "e4", "e5", "e6"][:limit], 8_000)
+    work = await store.find_work([0], 1_000, limit)
+    assert work == Work(["e1", "e2", "e3", "e5", "e6"][:limit], ["e4"], 8_000)
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -710,7 +715,7 @@ async def test_batches_of_every_size_are_written_whole(store: Store, size: int) 
     commands = {each.execution_id: each.command_id for each in await store.read_cancels(ids)}
     rows = [attempt(each, 1, output=each.encode()) for each in ids]
     updates = [ended(each, error=each) for each in ids]
-    consumed = [ConsumedCommand(commands[each], number) for number, each in enumerate(ids)]
+    consumed = [ConsumedCommand(commands[each], number, each) for number, each in enumerate(ids)]
     await commit(store, rows, updates, consumed)
     loaded = await load(store, *ids)
     assert sorted(loaded) == ids
@@ -728,7 +733,7 @@ async def test_thousands_of_ids_are_loaded_at_once(store: Store) -> None:
     loaded = await load(store, *ids, *(f"unknown-{number}" for number in range(1_500)))
     assert sorted(loaded) == ids
     assert all(each.attempts == [attempt(execution_id)] for execution_id, each in loaded.items())
-    assert await store.find_work(0, 0, 2_000) == Work(ids[:2_000], None)
+    assert await store.find_work([0], 0, 2_000) == Work(ids[:2_000], [], None)
 
 
 # --- opening and closing ----------------------------------------------------------------------------
@@ -746,15 +751,15 @@ async def test_everything_is_there_after_opening_again(opened: Any) -> None:
         await store.add_cancel(execution_id, 50)
     consumed, _ = await command_ids(store, "e3")
     rows = [attempt("e2", 1, "a"), attempt("e2", 2, "b", state=NodeState.FAILED, error="é", retry_at=9_000)]
-    version = await commit(store, rows, [parked("e2", 9_000), ended("e3")], [ConsumedCommand(consumed, 1)])
+    version = await commit(store, rows, [parked("e2", 9_000), ended("e3")], [ConsumedCommand(consumed, 1, "e1")])
     before = await state_of(store, *ids)
     definitions = [await store.read_definition(each) for each in ("def-1", "def-2")]
     again: Store = await opened.reopen()
     assert await state_of(again, *ids) == before
     assert [await again.read_definition(each) for each in ("def-1", "def-2")] == definitions
     assert await again.create_execution(definition("def-3", digest="two"), pending("e6")) == ("e6", "def-2")
-    assert await again.commit(CommitBatch(0, version, (), (), ())) == version + 1
-    assert await again.take_partition(0, "new owner", version + 1) == version + 2
+    assert await commit_one(again, CommitBatch(0, version, (), (), ())) == version + 1
+    assert await again.take_partition(0, "owner", version + 1, LEASE_SECONDS) == version + 2
     await again.add_cancel("e2", 60)
     assert max(await command_ids(again, "e2")) > consumed, "ids of commands are never used again"
 
@@ -769,7 +774,7 @@ async def test_close_is_safe_without_open_and_twice(opened: Any) -> None:
     await opened.make().close()
     await opened.store.close()
     await opened.store.close()
-    assert await (await opened.reopen()).find_work(0, 0, 1) == Work([], None)
+    assert await (await opened.reopen()).find_work([0], 0, 1) == Work([], [], None)
 
 
 async def test_a_closed_store_says_so(opened: Any) -> None:
@@ -783,10 +788,10 @@ async def test_a_closed_store_says_so(opened: Any) -> None:
         store.trigger("e1", b"{}", 1),
         store.cancel_pending("e1", 1),
         store.add_cancel("e1", 1),
-        store.partition_version(0),
-        store.take_partition(0, "owner", 0),
-        store.commit(CommitBatch(0, 1, (), (), ())),
-        store.find_work(0, 0, 1),
+        version_of(store, 0),
+        store.take_partition(0, "owner", 0, LEASE_SECONDS),
+        commit_one(store, CommitBatch(0, 1, (), (), ())),
+        store.find_work([0], 0, 1),
         store.load(["e1"]),
         store.read_cancels(["e1"]),
         store.read_execution_state("e1"),

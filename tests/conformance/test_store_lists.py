@@ -44,10 +44,11 @@ def claim(key: str = "key", fingerprint: str = "asked", created_at: int = START)
 
 async def end(store: Store, ends: Sequence[tuple[str, WorkflowState, int]]) -> None:
     """Commit that executions have ended, each with one attempt."""
-    version = await store.take_partition(0, "owner", await store.partition_version(0))
+    versions = {each.partition: each.version for each in (await store.look("owner", 60.0)).partitions}
+    version = await store.take_partition(0, "owner", versions[0], 60.0)
     rows = [AttemptRow(each, 1, "a", 1, NodeState.COMPLETED, b"1", None, at, at, None) for each, _, at in ends]
     updates = [ExecutionUpdate(each, state, None, at, None) for each, state, at in ends]
-    await store.commit(CommitBatch(0, version, rows, updates, ()))
+    assert await store.commit([CommitBatch(0, version, rows, updates, ())], 60.0) == [version + 1]
 
 
 # --- definitions ------------------------------------------------------------------------------------

@@ -12,14 +12,12 @@ from audit import broken_invariants
 from postgres_server import PostgresServer
 
 from workflow_engine.plugins import NodeContext, handler
-from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.errors import BackendError, StoreUnavailable, StoreUnusable
 from workflow_engine.runtime.ports import ExecutionFilter
 from workflow_engine.runtime.process import Runtime, node_defaults
-from workflow_engine.runtime.store.postgres import PostgresStore
 from workflow_engine.runtime.store.postgres_connections import PostgresAddress
 from workflow_engine.runtime.store.postgres_migrations import check_migrated, migrate
 from workflow_engine.sql import load_migrations
@@ -110,42 +108,36 @@ async def test_what_runs_goes_on_when_the_server_is_killed_and_comes_back(
         assert broken_invariants(loaded, graph) == []
 
 
-async def test_a_second_process_is_refused_and_disturbs_nothing(
+async def test_two_processes_share_the_partitions_and_the_work(
     start_postgres_runtime: StartRuntime, stop_runtime: Callable[[Runtime], Awaitable[None]], end_of: EndOf
 ) -> None:
-    first = await start_postgres_runtime(handlers=[step])
-    with pytest.raises(StoreUnusable, match=r"another process uses this database \(workflow-engine at 127"):
-        await start_postgres_runtime(handlers=[step])
+    """Without Redis they hear of each other's news at the sweep; the work is done all the same, each node once."""
+    quick = {"orchestrator_stale_claim_interval": 0.2, "handlers": [step]}
+    first = await start_postgres_runtime(**quick)
+    assert len(first.owner.owned) == 16
+    second = await start_postgres_runtime(**quick)
+    while len(first.owner.owned) != 8 or len(second.owner.owned) != 8:
+        await asyncio.sleep(0)
 
-    submitted = await first.engine.submit(DIAMOND)
-    assert (await end_of(first, await first.engine.trigger(submitted.execution_id))).state == "COMPLETED"
+    ids = [(await first.engine.submit(DIAMOND)).execution_id for _ in range(20)]
+    for execution_id in ids:
+        await first.engine.trigger(execution_id)
+    for execution_id in ids:
+        ended = await end_of(second, execution_id)
+        assert ended.state is WorkflowState.COMPLETED
+        assert [number for _, number, _ in ended.summary] == [1] * 5
+
     await stop_runtime(first)
-    second = await start_postgres_runtime(handlers=[step])
-    assert (await second.engine.results(submitted.execution_id)).state is WorkflowState.COMPLETED
+    while len(second.owner.owned) != 16:
+        await asyncio.sleep(0)
 
 
-async def test_a_lost_lock_is_taken_again_unless_somebody_else_has_it(
-    postgres_server: PostgresServer, postgres_schema: str
+async def test_the_number_of_partitions_is_fixed_by_the_first_start(
+    start_postgres_runtime: StartRuntime, stop_runtime: Callable[[Runtime], Awaitable[None]]
 ) -> None:
-    def store() -> PostgresStore:
-        return PostgresStore(
-            postgres_server.address, SystemClock(), pool_size=4, timeout_seconds=20.0, schema=postgres_schema
-        )
-
-    first, second = store(), store()
-    await first.open()
-    version = await first.take_partition(0, "first", 0)
-    await first._lock.release()
-    assert await first.take_partition(0, "first", version) == version + 1
-    await first._lock.release()
-    await second.open()
-    with pytest.raises(StoreUnavailable, match="another process has taken this database over"):
-        await first.take_partition(0, "first", version + 1)
-    assert not (await first.health()).ok
-    assert (await second.health()).ok
-    await second.close()
-    assert (await first.health()).ok
-    await first.close()
+    await stop_runtime(await start_postgres_runtime(partitions=4))
+    with pytest.raises(StoreUnusable, match="the database has 4 partitions, and PARTITIONS is 16: set it to 4"):
+        await start_postgres_runtime()
 
 
 @pytest.mark.parametrize(

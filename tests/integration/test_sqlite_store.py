@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 import pytest
+from commits import LEASE_SECONDS, commit_one, version_of
 
 from workflow_engine.runtime import failpoints
 from workflow_engine.runtime.clock import SystemClock
@@ -146,14 +147,14 @@ async def held(store: SqliteStore, *calls: Awaitable[Any]) -> AsyncIterator[Sequ
 
 async def test_what_is_asked_for_in_one_breath_shares_a_transaction(store: SqliteStore) -> None:
     await asyncio.gather(*(store.create_execution("def-1", pending(f"old-{n}")) for n in range(50)))
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     statements = await trace(store)
     await asyncio.gather(
         *(store.create_execution("def-1", pending(f"new-{n}")) for n in range(100)),
         *(store.trigger(f"old-{n}", b"{}", 1_001) for n in range(25)),
         *(store.cancel_pending(f"old-{n}", 1_001) for n in range(25, 50)),
         *(store.add_cancel(f"old-{n}", 1_001) for n in range(25)),
-        store.commit(CommitBatch(0, version, [attempt("old-0", 1)], (), ())),
+        commit_one(store, CommitBatch(0, version, [attempt("old-0", 1)], (), ())),
     )
     assert (statements.count("BEGIN IMMEDIATE"), statements.count("COMMIT")) == (1, 1)
 
@@ -186,7 +187,7 @@ async def check_that_answers_wait_for_the_commit(store: SqliteStore, path: Path)
     """Every kind of write, written but not committed, has no answer; and is on disk at the moment it has one."""
     await store.create_execution("def-1", pending("triggered"))
     await store.create_execution("def-1", pending("cancelled"))
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     before = ids_on_disk(path)
     seen: list[set[str]] = []
     async with held(
@@ -195,8 +196,8 @@ async def check_that_answers_wait_for_the_commit(store: SqliteStore, path: Path)
         store.trigger("triggered", b"{}", 1_001),
         store.cancel_pending("cancelled", 1_001),
         store.add_cancel("triggered", 1_001),
-        store.commit(CommitBatch(0, version, [attempt("triggered", 1)], (), ())),
-        store.take_partition(1, "owner", 0),
+        commit_one(store, CommitBatch(0, version, [attempt("triggered", 1)], (), ())),
+        store.take_partition(1, "owner", 0, 60.0),
     ) as answers:
         answers[0].add_done_callback(lambda _: seen.append(ids_on_disk(path)))
         for _ in range(10):
@@ -279,10 +280,11 @@ async def write_while_copying(store: SqliteStore, path: Path, monkeypatch: pytes
     async def commit_some(version: int) -> None:
         for number in range(12):
             rows = [attempt(f"{number}", sequence, b"y" * 900) for sequence in range(3)]
-            version = await store.commit(CommitBatch(0, version, rows, (), ())) or version + 1
+            [committed] = await store.commit([CommitBatch(0, version, rows, (), ())], LEASE_SECONDS)
+            version = committed or version + 1
             answered.extend(f"{row.execution_id}/{row.node_id}" for row in rows)
 
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     await pragma(store, "wal_autocheckpoint = 12")
     monkeypatch.setattr(sqlite_writer, "failpoint", copy)
     await asyncio.gather(*map(create_some, range(3)), commit_some(version))
@@ -383,15 +385,15 @@ def refuse(_connection: sqlite3.Connection) -> NoReturn:
 
 async def test_a_bad_write_in_a_shared_transaction_fails_alone(store: SqliteStore, path: Path) -> None:
     await store.create_execution("def-1", pending("there"))
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     unwritable = attempt("there", 1)._replace(error="\ud800")
     results = await asyncio.gather(
         store.create_execution("def-1", pending("good-1")),
         store.create_execution("def-1", pending("there")),
         store.trigger("there", b"{}", 1_001),
         on_writer(store, refuse),
-        store.commit(CommitBatch(0, version, [attempt("good-1", 1), unwritable], (), ())),
-        store.commit(CommitBatch(0, version, [attempt("there", 2)], (), ())),
+        commit_one(store, CommitBatch(0, version, [attempt("good-1", 1), unwritable], (), ())),
+        commit_one(store, CommitBatch(0, version, [attempt("there", 2)], (), ())),
         store.create_execution("def-1", pending("good-2")),
         return_exceptions=True,
     )
@@ -405,10 +407,10 @@ async def test_a_bad_write_in_a_shared_transaction_fails_alone(store: SqliteStor
 
 
 async def test_a_commit_that_misses_its_fence_costs_the_others_nothing(store: SqliteStore) -> None:
-    await store.take_partition(0, "owner", 0)
+    await store.take_partition(0, "owner", 0, 60.0)
     statements = await trace(store)
     missed, *answers = await asyncio.gather(
-        store.commit(CommitBatch(0, 17, [attempt("e0", 1)], (), ())),
+        commit_one(store, CommitBatch(0, 17, [attempt("e0", 1)], (), ())),
         *(store.create_execution("def-1", pending(f"e{n}")) for n in range(5)),
         return_exceptions=True,
     )
@@ -474,14 +476,14 @@ class FaultyCommit:
 async def test_a_commit_nobody_knows_the_outcome_of_is_not_tried_again(store: SqliteStore, happened: bool) -> None:
     """A second try of what has happened would answer that it had been refused."""
     await store.create_execution("def-1", pending("e0"))
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     assert store._writer._connection is not None
     faulty: Any = FaultyCommit(store._writer._connection, happened)
     store._writer._connection = faulty
     results = await asyncio.gather(
         store.trigger("e0", b"{}", 1_001),
         store.create_execution("def-1", pending("e1")),
-        store.commit(CommitBatch(0, version, [attempt("e0", 1)], (), ())),
+        commit_one(store, CommitBatch(0, version, [attempt("e0", 1)], (), ())),
         return_exceptions=True,
     )
     assert [type(each) for each in results] == [StoreOutcomeUnknown] * 3
@@ -512,14 +514,14 @@ async def test_a_failure_before_the_commit_leaves_nothing(
     store: SqliteStore, set_failpoints: Callable[[str], None], place: str
 ) -> None:
     await store.create_execution("def-1", running("e0"))
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     set_failpoints(f"{place}:raise")
     with pytest.raises(failpoints.FailpointRaised):
-        await store.commit(CommitBatch(0, version, [attempt("e0", 1)], (), ()))
-    assert await store.partition_version(0) == version
+        await commit_one(store, CommitBatch(0, version, [attempt("e0", 1)], (), ()))
+    assert await version_of(store, 0) == version
     [loaded] = await store.load(["e0"])
     assert list(loaded.attempts) == []
-    assert await store.commit(CommitBatch(0, version, [attempt("e0", 1)], (), ())) == version + 1
+    assert await commit_one(store, CommitBatch(0, version, [attempt("e0", 1)], (), ())) == version + 1
 
 
 # --- a full disk ------------------------------------------------------------------------------------
@@ -536,12 +538,12 @@ async def free_disk(store: SqliteStore) -> None:
 
 async def test_a_full_disk_refuses_writes_and_nothing_else(store: SqliteStore, path: Path) -> None:
     await store.create_execution("def-1", running("e0"))
-    version = await store.take_partition(0, "owner", 0)
+    version = await store.take_partition(0, "owner", 0, 60.0)
     batch = CommitBatch(0, version, [attempt("e0", n, b"x" * 4_000) for n in range(300)], (), ())
     await fill_disk(store, 5)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="the disk is full"):
-            await store.commit(batch)
+            await commit_one(store, batch)
     stored = {"e0"}
     with pytest.raises(StoreUnavailable, match="the disk is full"):
         for number in range(100):
@@ -549,11 +551,11 @@ async def test_a_full_disk_refuses_writes_and_nothing_else(store: SqliteStore, p
             stored.add(f"small-{number}")
     assert ids_on_disk(path) == stored
     assert (await store.health()).ok
-    assert await store.partition_version(0) == version, "nothing of the batch counts"
+    assert await version_of(store, 0) == version, "nothing of the batch counts"
     [loaded] = await store.load(["e0"])
     assert list(loaded.attempts) == []
     await free_disk(store)
-    assert await store.commit(batch) == version + 1
+    assert await commit_one(store, batch) == version + 1
     [loaded] = await store.load(["e0"])
     assert list(loaded.attempts) == batch.attempts
     assert await pragma(store, "integrity_check") == "ok"
@@ -926,7 +928,7 @@ async def test_a_closed_store_leaves_one_file_and_its_lock(path: Path) -> None:
 
 
 async def test_a_store_that_cannot_write_says_so_until_it_can(store: SqliteStore) -> None:
-    await store.take_partition(0, "owner", 0)
+    await store.take_partition(0, "owner", 0, 60.0)
     await fill_disk(store, 0)
     big = NewDefinition("d", "big", "digest", b"x" * 1_000_000)
     with pytest.raises(StoreUnavailable, match="the disk is full"):

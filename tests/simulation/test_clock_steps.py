@@ -29,7 +29,7 @@ async def later(config: dict[str, Any], context: NodeContext) -> None:
 @pytest.mark.parametrize("seconds", [2, 60])
 def test_a_retry_waits_as_long_as_decided_whatever_the_wall_clock_says(seconds: int, step_milliseconds: int) -> None:
     world = World(1, with_faults=False)
-    disk = Disk(world)
+    disk = Disk(world, 1)
     clock = SimulatedClock(world, "engine")
 
     async def run() -> tuple[WorkflowState, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,9 @@ from simulator.scenario import run_seed
 
 from workflow_engine.runtime.core import machine
 from workflow_engine.runtime.core.machine import Effects, Execution
+from workflow_engine.runtime.core.shares import NOBODY, Look, Plan, plan
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
+from workflow_engine.runtime.orchestrator.leases import Leases
 from workflow_engine.runtime.orchestrator.owner import Owner
 from workflow_engine.runtime.ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution, Work
 from workflow_engine.runtime.store.memory import MemoryStore
@@ -24,9 +26,9 @@ Mutate = Callable[[pytest.MonkeyPatch], None]
 
 
 def dispatch_before_commit(patch: pytest.MonkeyPatch) -> None:
-    async def settle(owner: Owner, effects: Effects) -> None:
+    async def settle(owner: Owner, effects: Effects) -> Collection[int]:
         owner._act(effects)
-        await owner._commit(effects)
+        return await owner._commit(effects)
 
     patch.setattr(Owner, "_settle", settle)
 
@@ -42,24 +44,15 @@ def no_attempt_check(patch: pytest.MonkeyPatch) -> None:
 def no_version_fence(patch: pytest.MonkeyPatch) -> None:
     fenced = MemoryStore.commit
 
-    async def commit(store: MemoryStore, batch: CommitBatch) -> int:
-        return await fenced(store, batch._replace(version=store.versions[batch.partition]))
+    async def commit(store: MemoryStore, batches: Sequence[CommitBatch], lease: float) -> Sequence[int | None]:
+        return await fenced(store, [each._replace(version=store.versions[each.partition]) for each in batches], lease)
 
     patch.setattr(MemoryStore, "commit", commit)
 
 
-def take_whatever_the_version(patch: pytest.MonkeyPatch) -> None:
-    conditional = MemoryStore.take_partition
-
-    async def take(store: MemoryStore, partition: int, owner: str, version: int) -> int:
-        return await conditional(store, partition, owner, store.versions.get(partition, 0))
-
-    patch.setattr(MemoryStore, "take_partition", take)
-
-
 def no_sweep(patch: pytest.MonkeyPatch) -> None:
-    async def find_work(disk: Disk, partition: int, now: int, limit: int) -> Work:
-        return Work((), None)
+    async def find_work(disk: Disk, partitions: Collection[int], now: int, limit: int) -> Work:
+        return Work((), (), None)
 
     patch.setattr(Disk, "find_work", find_work)
 
@@ -123,13 +116,39 @@ def claims_not_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryStore, "_keep", keep)
 
 
+def no_start_deadline(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "may_start", lambda leases, partition: partition in leases.versions)
+
+
+def take_whoever_owns_it(patch: pytest.MonkeyPatch) -> None:
+    conditional = MemoryStore.take_partition
+
+    async def take(store: MemoryStore, partition: int, owner: str, version: int, lease: float) -> int:
+        store.leases[partition] = (NOBODY, 0.0)
+        return await conditional(store, partition, owner, version, lease)
+
+    def greedy(look: Look, replica: str, owned: Collection[int], interval_seconds: float) -> Plan:
+        free = [each._replace(owner=NOBODY) for each in look.partitions if each.owner != replica]
+        return plan(look._replace(partitions=free or look.partitions), replica, owned, interval_seconds)
+
+    patch.setattr(MemoryStore, "take_partition", take)
+    patch.setattr("workflow_engine.runtime.orchestrator.leases.plan", greedy)
+
+
+def never_taken_over(patch: pytest.MonkeyPatch) -> None:
+    def timid(look: Look, replica: str, owned: Collection[int], interval_seconds: float) -> Plan:
+        kept = [each._replace(expires_in_seconds=max(1.0, each.expires_in_seconds)) for each in look.partitions]
+        return plan(look._replace(partitions=kept), replica, owned, interval_seconds)
+
+    patch.setattr("workflow_engine.runtime.orchestrator.leases.plan", timid)
+
+
 MUTATIONS: list[Mutate] = [
     claims_not_kept,
     answer_before_commit,
     dispatch_before_commit,
     no_attempt_check,
     no_version_fence,
-    take_whatever_the_version,
     no_sweep,
     no_look_at_what_runs,
     retries_without_their_wait,
@@ -138,12 +157,25 @@ MUTATIONS: list[Mutate] = [
 ]
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-def test_the_simulation_notices(mutate: Mutate, monkeypatch: pytest.MonkeyPatch, record_property: Any) -> None:
+# What only matters where several replicas share the partitions.
+MUTATIONS_OF_REPLICAS: list[Mutate] = [
+    no_start_deadline,
+    no_version_fence,
+    take_whoever_owns_it,
+    never_taken_over,
+]
+
+CASES = [(mutate, 1) for mutate in MUTATIONS] + [(mutate, 3) for mutate in MUTATIONS_OF_REPLICAS]
+
+
+@pytest.mark.parametrize(("mutate", "replicas"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
+def test_the_simulation_notices(
+    mutate: Mutate, replicas: int, monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
     mutate(monkeypatch)
 
     for seed in range(MOST_SEEDS):
-        violations = run_seed(seed).violations
+        violations = run_seed(seed, replicas=replicas).violations
         if violations:
             record_property("seeds", seed + 1)
             print(f"{mutate.__name__}: seed {seed}: {violations[0]}")  # noqa: T201

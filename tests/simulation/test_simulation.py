@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from simulator.scenario import describe, run_seed
 
 FAULTS = (
@@ -24,16 +25,19 @@ FAULTS = (
     "request_repeated",
     "key_answered",
     "trigger_race",
+    "pause",
+    "taking_fenced",
 )
 
 
-def test_every_seed_keeps_every_invariant(simulation_seeds: int) -> None:
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_every_seed_keeps_every_invariant(simulation_seeds: int, replicas: int) -> None:
     happened: Counter[str] = Counter()
     for seed in range(simulation_seeds):
-        world = run_seed(seed)
+        world = run_seed(seed, replicas=replicas)
         assert not world.violations, describe(world, world.violations[0])
         happened += world.happened
-    print(f"{simulation_seeds} seeds: {dict(sorted(happened.items()))}")  # noqa: T201
+    print(f"{simulation_seeds} seeds of {replicas} replicas: {dict(sorted(happened.items()))}")  # noqa: T201
     if simulation_seeds >= 100:
         assert [fault for fault in FAULTS if not happened[fault]] == []
         assert happened["execution_COMPLETED"] > simulation_seeds
@@ -41,15 +45,17 @@ def test_every_seed_keeps_every_invariant(simulation_seeds: int) -> None:
         assert happened["execution_CANCELLED"] > 0
 
 
-def test_without_faults_everything_that_can_complete_does(simulation_seeds: int) -> None:
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_without_faults_everything_that_can_complete_does(simulation_seeds: int, replicas: int) -> None:
     for seed in range(min(20, simulation_seeds)):
-        world = run_seed(seed, with_faults=False)
+        world = run_seed(seed, replicas=replicas, with_faults=False)
         assert not world.violations, describe(world, world.violations[0])
         assert world.happened["request_failed"] == 0
 
 
-def test_the_same_seed_is_the_same_world() -> None:
-    first, second = run_seed(7), run_seed(7)
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_same_seed_is_the_same_world(replicas: int) -> None:
+    first, second = run_seed(7, replicas=replicas), run_seed(7, replicas=replicas)
 
     assert first.loop.steps == second.loop.steps
     assert list(first.events) == list(second.events)

@@ -505,7 +505,7 @@ def test_cancel() -> None:
     run.cancel(command_id=7)
     assert run.execution.state is WorkflowState.CANCELLED
     assert run.states == {"a": CANCELLED, "b": CANCELLED, "c": CANCELLED, "d": COMPLETED, "e": CANCELLED}
-    assert run.effects.commands == [ConsumedCommand(7, 3)]
+    assert run.effects.commands == [ConsumedCommand(7, 3, "e1")]
     assert run.rows == [(1, "d", 1, COMPLETED), (2, "e", 1, FAILED), (4, "b", 1, CANCELLED)]
     assert run.effects.rows[-1].finished_at == run.now
     assert run.execution.sequence == 4
@@ -533,7 +533,7 @@ def test_a_cancel_after_the_last_outcome_changes_nothing() -> None:
     before = contents(run.execution)
     run.cancel(command_id=3)
     assert contents(run.execution) == before
-    assert run.effects.commands == [ConsumedCommand(3, None)]
+    assert run.effects.commands == [ConsumedCommand(3, None, "e1")]
     assert run.effects.finished == [run.execution]
     assert output_data(run.execution) == b"1"
 
@@ -545,7 +545,7 @@ def test_a_second_cancel_changes_nothing() -> None:
     before = contents(run.execution)
     run.cancel(command_id=2)
     assert contents(run.execution) == before
-    assert run.effects.commands == [ConsumedCommand(1, 1), ConsumedCommand(2, None)]
+    assert run.effects.commands == [ConsumedCommand(1, 1, "e1"), ConsumedCommand(2, None, "e1")]
     assert run.effects.finished == [run.execution]
 
 
@@ -554,7 +554,7 @@ def test_a_cancel_after_a_failure_changes_nothing() -> None:
     run.ends("a", BROKEN)
     run.cancel()
     assert run.execution.state is WorkflowState.FAILED
-    assert run.effects.commands == [ConsumedCommand(1, None)]
+    assert run.effects.commands == [ConsumedCommand(1, None, "e1")]
 
 
 def test_outcome_and_cancel_in_one_batch() -> None:

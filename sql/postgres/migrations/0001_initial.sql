@@ -59,12 +59,20 @@ CREATE TABLE commands (
 CREATE INDEX commands_of_execution ON commands (execution_id);
 CREATE INDEX commands_unconsumed ON commands (execution_id) WHERE NOT consumed;
 
--- Every commit and every taking raises the version: it fences off whoever owned the partition before.
+-- Every commit and every taking raises the version: it fences off whoever owned the partition before. The lease only
+-- lets others take it when it has run out, by this server's clock.
 CREATE TABLE partitions (
-    partition integer PRIMARY KEY,
-    version   bigint NOT NULL,
-    owner     text NOT NULL
+    partition  integer PRIMARY KEY,
+    version    bigint NOT NULL DEFAULT 0,
+    owner      text NOT NULL DEFAULT '',
+    expires_at timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 50);
+
+-- The live orchestrators: what a fair share is reckoned from.
+CREATE TABLE replicas (
+    replica_id text COLLATE "C" PRIMARY KEY,
+    expires_at timestamptz NOT NULL
+);
 
 -- What was answered to a request under an idempotency key. Claims are independent of their executions' lives.
 CREATE TABLE idempotency_claims (

@@ -16,6 +16,7 @@ from audit import broken_invariants
 from simulator.loop import HOST
 from simulator.world import World
 from workflow_engine.runtime.core.graph import Graph
+from workflow_engine.runtime.core.shares import Look
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES
 from workflow_engine.runtime.errors import IdempotencyConflict, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from workflow_engine.runtime.ports import (
@@ -44,22 +45,30 @@ DISK = ("disk", 0)
 class Disk(MemoryStore):
     """The tables, with the invariants of every write checked as it lands."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__()
+    def __init__(self, world: World, partitions: int) -> None:
+        super().__init__(partitions, world.loop.time, shared=world.replicas > 1)
         self._world = world
 
-    async def commit(self, batch: CommitBatch) -> int:
-        before = {update.execution_id: self.executions[update.execution_id] for update in batch.executions}
-        version = await super().commit(batch)
-        for row in batch.attempts:
-            if self.executions[row.execution_id].state in TERMINAL_WORKFLOW_STATES and not any(
-                update.execution_id == row.execution_id for update in batch.executions
-            ):
-                self._world.violated(f"I14 an outcome of {row.node_id} was recorded after {row.execution_id} ended")
-        for execution_id, record in before.items():
-            if record.state in TERMINAL_WORKFLOW_STATES:
-                self._world.violated(f"I14 {execution_id} was {record.state} and is written again")
-        return version
+    async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
+        states = {
+            update.execution_id: self.executions[update.execution_id].state
+            for batch in batches
+            for update in batch.executions
+        }
+        versions = await super().commit(batches, lease_seconds)
+        for batch, version in zip(batches, versions, strict=True):
+            if version is None:
+                self._world.happened["commit_fenced"] += 1
+                continue
+            updated = {update.execution_id for update in batch.executions}
+            for row in batch.attempts:
+                ended = self.executions[row.execution_id].state in TERMINAL_WORKFLOW_STATES
+                if ended and row.execution_id not in updated:
+                    self._world.violated(f"I14 an outcome of {row.node_id} was recorded after {row.execution_id} ended")
+            for execution_id in updated:
+                if states[execution_id] in TERMINAL_WORKFLOW_STATES:
+                    self._world.violated(f"I14 {execution_id} was {states[execution_id]} and is written again")
+        return versions
 
 
 class SimulatedStore:
@@ -94,17 +103,30 @@ class SimulatedStore:
     async def add_cancel(self, execution_id: str, created_at: int) -> None:
         await self._write(lambda: self._disk.add_cancel(execution_id, created_at), "add_cancel")
 
-    async def partition_version(self, partition: int) -> int:
-        return await self._read(lambda: self._disk.partition_version(partition))
+    @property
+    def partitions(self) -> int:
+        return self._disk.partitions
 
-    async def take_partition(self, partition: int, owner: str, version: int) -> int:
-        return await self._write(lambda: self._disk.take_partition(partition, owner, version), "take_partition")
+    async def look(self, replica: str, lease_seconds: float) -> Look:
+        return await self._write(lambda: self._disk.look(replica, lease_seconds), "look")
 
-    async def commit(self, batch: CommitBatch) -> int:
-        return await self._write(lambda: self._disk.commit(batch), "commit")
+    async def leave(self, replica: str) -> None:
+        await self._write(lambda: self._disk.leave(replica), "leave")
 
-    async def find_work(self, partition: int, now: int, limit: int) -> Work:
-        return await self._read(lambda: self._disk.find_work(partition, now, limit))
+    async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
+        return await self._write(
+            lambda: self._disk.take_partition(partition, owner, version, lease_seconds), "take_partition"
+        )
+
+    async def release_partition(self, partition: int, version: int) -> bool:
+        return await self._write(lambda: self._disk.release_partition(partition, version), "release_partition")
+
+    async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
+        return await self._write(lambda: self._disk.commit(batches, lease_seconds), "commit")
+
+    async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
+        owned = list(partitions)
+        return await self._read(lambda: self._disk.find_work(owned, now, limit))
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._read(lambda: self._disk.load(list(execution_ids)))
@@ -203,7 +225,7 @@ class SimulatedStore:
         try:
             result = await effect()
         except (PartitionLost, IdempotencyConflict) as refused:
-            self._world.happened["commit_fenced" if isinstance(refused, PartitionLost) else "claim_conflict"] += 1
+            self._world.happened["taking_fenced" if isinstance(refused, PartitionLost) else "claim_conflict"] += 1
             self._world.note(f"{verb} of {host} refused: {type(refused).__name__}")
             if not answer.done():
                 answer.set_exception(refused)

@@ -2,6 +2,7 @@
 
 Whatever a host does carries its incarnation in a context variable. Killing it parks every handle of
 that incarnation for good: nothing of it runs again, not even a `finally`, exactly as after `kill -9`.
+Pausing it parks them until it is resumed, as SIGSTOP and SIGCONT do; the clock goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._count = 0
         self._dead: set[tuple[str, int]] = set()
         self._parked: list[asyncio.Handle] = []
+        self._paused: dict[tuple[str, int], list[asyncio.Handle]] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self.errors: list[dict[str, Any]] = []
         self.steps = 0
@@ -43,6 +45,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def kill(self, host: tuple[str, int]) -> None:
         """Nothing of this incarnation runs any more."""
         self._dead.add(host)
+
+    def pause(self, host: tuple[str, int]) -> None:
+        """Nothing of this incarnation runs until it is resumed."""
+        self._paused.setdefault(host, [])
+
+    def resume(self, host: tuple[str, int]) -> None:
+        """What would have run in the meantime runs now."""
+        self._ready += self._paused.pop(host, [])
 
     def is_dead(self, host: tuple[str, int]) -> bool:
         """Whether this incarnation was killed."""
@@ -74,8 +84,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         handle = self._ready.pop()
         if handle.cancelled():
             return
-        if self._context_of(handle).get(HOST, OUTSIDE) in self._dead:
+        host = self._context_of(handle).get(HOST, OUTSIDE)
+        if host in self._dead:
             self._parked.append(handle)
+            return
+        if host in self._paused:
+            self._paused[host].append(handle)
             return
         self.steps += 1
         handle._run()

@@ -1,10 +1,13 @@
-"""One seed from beginning to end: users, a process that crashes and comes back, a quiet end, an audit."""
+"""One seed from beginning to end: users, processes that crash and come back, a quiet end, an audit.
+
+One replica is the embedded backend; several share partitions by leases, as on PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from simulator.disk import Disk, SimulatedStore, audit
@@ -18,7 +21,7 @@ from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 from workflow_engine.runtime.engine import Engine
-from workflow_engine.runtime.errors import BackendError, EngineError, ExecutionConflict, PartitionLost
+from workflow_engine.runtime.errors import BackendError, EngineError, ExecutionConflict
 from workflow_engine.runtime.ports import IdempotencyClaim
 from workflow_engine.runtime.process import Runtime, node_defaults
 
@@ -27,6 +30,15 @@ Result = TypeVar("Result")
 FAULTY_SECONDS = 60.0
 RECOVERY_SECONDS = 600.0
 USERS = 4
+PARTITIONS = 4
+SETTINGS = {"worker_graceful_shutdown_timeout": 2.0}
+# Shorter than in production, so that owners change often within the faulty time.
+SHARED = {
+    "backend": "postgres",
+    "partitions": PARTITIONS,
+    "orchestrator_stale_result_timeout": 6.0,
+    "orchestrator_stale_claim_interval": 3.0,
+}
 
 
 class ConnectionLost(Exception):
@@ -36,9 +48,10 @@ class ConnectionLost(Exception):
 class Process:
     """A process that runs the engine, dies, and is started again."""
 
-    def __init__(self, world: World, disk: Disk) -> None:
+    def __init__(self, world: World, disk: Disk, name: str) -> None:
         self._world = world
         self._disk = disk
+        self._name = name
         self._incarnation = 0
         self._calls: dict[asyncio.Future[Any], None] = {}
         self.runtime: Runtime | None = None
@@ -46,7 +59,7 @@ class Process:
     @property
     def host(self) -> tuple[str, int]:
         """The incarnation that runs now."""
-        return ("engine", self._incarnation)
+        return (self._name, self._incarnation)
 
     async def start(self) -> None:
         """Start a new incarnation; when its start fails because of a fault, the next one is tried."""
@@ -56,22 +69,31 @@ class Process:
             try:
                 self.runtime = await task
                 return
-            except (BackendError, PartitionLost):
+            except BackendError:
                 self._world.loop.kill(self.host)
                 await asyncio.sleep(1)
 
     async def _start(self, incarnation: int) -> Runtime:
         world = self._world
-        settings = load_settings({"worker_graceful_shutdown_timeout": 2.0})
+        settings = load_settings(SETTINGS | (SHARED if world.replicas > 1 else {}))
         runtime = Runtime(
             settings,
             store=SimulatedStore(world, self._disk),
             transport=SimulatedTransport(world),
-            clock=SimulatedClock(world, f"engine-{incarnation}"),
+            clock=SimulatedClock(world, f"{self._name}-{incarnation}"),
             catalogue=Catalogue([simulated_handler(world, self._disk)]),
         )
         await runtime.start()
         return runtime
+
+    async def pause(self, seconds: float) -> None:
+        """SIGSTOP, and later SIGCONT."""
+        host = self.host
+        self._world.note(f"pause {host} for {seconds:.2f} s")
+        self._world.loop.pause(host)
+        await asyncio.sleep(seconds)
+        self._world.loop.resume(host)
+        self._world.note(f"resume {host}")
 
     def kill(self) -> None:
         """kill -9."""
@@ -130,10 +152,11 @@ class Journal:
         """By idempotency key: the executions that were answered."""
 
 
-async def _user(world: World, process: Process, journal: Journal, number: int) -> None:
+async def _user(world: World, processes: Sequence[Process], journal: Journal, number: int) -> None:
     random = world.workload
     for round_number in range(random.randrange(2, 6)):
         document = draw_definition(random, f"user-{number}-{round_number % 3}")
+        process = random.choice(processes)
         try:
             if random.random() < 0.25:
                 await _start_under_a_key(world, process, journal, document, f"key-{number}-{round_number}")
@@ -215,7 +238,7 @@ def _engine(process: Process) -> Engine:
 
 
 async def _chaos(world: World, process: Process) -> None:
-    """Kill and restart the process as drawn, until the quiet end."""
+    """Kill, restart and pause the process as drawn, until the quiet end."""
     while world.loop.time() < FAULTY_SECONDS:
         await asyncio.sleep(world.faults.random() * 8)
         if process.owner_failed:
@@ -225,6 +248,9 @@ async def _chaos(world: World, process: Process) -> None:
             process.kill()
         elif world.strikes("graceful_restart"):
             await process.stop()
+        elif world.strikes("pause"):
+            await process.pause(world.faults.choice([0.5, 1.5, 5.0]) * 6 * world.faults.random())
+            continue
         else:
             continue
         await asyncio.sleep(world.faults.random() * 4)
@@ -232,19 +258,21 @@ async def _chaos(world: World, process: Process) -> None:
 
 
 async def _run(world: World, disk: Disk) -> Journal:
-    process, journal = Process(world, disk), Journal()
-    await process.start()
-    users = [world.loop.create_task(_user(world, process, journal, number)) for number in range(USERS)]
-    await _chaos(world, process)
+    processes = [Process(world, disk, f"engine-{number}") for number in range(world.replicas)]
+    journal = Journal()
+    await asyncio.gather(*(process.start() for process in processes))
+    users = [world.loop.create_task(_user(world, processes, journal, number)) for number in range(USERS)]
+    await asyncio.gather(*(_chaos(world, process) for process in processes))
     await asyncio.gather(*users)
     world.quiet = True
     world.note("quiet")
     deadline = world.loop.time() + RECOVERY_SECONDS
     while world.loop.time() < deadline and not _all_ended(disk, journal):
         await asyncio.sleep(1)
-    if process.owner_failed:
-        world.violated("the owner ended by itself")
-    process.kill()
+    for process in processes:
+        if process.owner_failed:
+            world.violated("the owner ended by itself")
+        process.kill()
     return journal
 
 
@@ -259,10 +287,10 @@ def _all_ended(disk: Disk, journal: Journal) -> bool:
     )
 
 
-def run_seed(seed: int, *, with_faults: bool = True) -> World:
+def run_seed(seed: int, *, replicas: int = 1, with_faults: bool = True) -> World:
     """Run one world; its violations say what did not hold."""
-    world = World(seed, with_faults=with_faults)
-    disk = Disk(world)
+    world = World(seed, replicas=replicas, with_faults=with_faults)
+    disk = Disk(world, PARTITIONS if replicas > 1 else 1)
     HOST.set(("users", 0))
     try:
         journal = world.loop.run_until_complete(_run(world, disk), deadline=5_000.0)

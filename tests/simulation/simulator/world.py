@@ -26,6 +26,7 @@ class FaultRates:
     wake_up_lost: float = 0.0
     outcome_doubled: float = 0.0
     outcome_late: float = 0.0
+    pause: float = 0.0
 
     @classmethod
     def draw(cls, random: Random) -> FaultRates:
@@ -44,14 +45,16 @@ class FaultRates:
             wake_up_lost=rate(0.5),
             outcome_doubled=rate(0.4),
             outcome_late=rate(0.3),
+            pause=rate(0.5),
         )
 
 
 class World:
     """The streams of chance are apart, so that one draw more in one does not reshuffle the others."""
 
-    def __init__(self, seed: int, *, with_faults: bool = True) -> None:
+    def __init__(self, seed: int, *, replicas: int = 1, with_faults: bool = True) -> None:
         self.seed = seed
+        self.replicas = replicas
         self.loop = SimulatedLoop(Random(f"{seed}/scheduler"))
         self.workload = Random(f"{seed}/workload")
         self.faults = Random(f"{seed}/faults")
@@ -105,5 +108,5 @@ class SimulatedClock:
 
 def describe(world: World, error: Any) -> str:
     """What to print for a failing seed: enough to run it again and to see what led there."""
-    lines = [f"seed {world.seed} failed: {error}", f"rates: {world.rates}", "last events:"]
+    lines = [f"seed {world.seed} of {world.replicas} replicas failed: {error}", f"rates: {world.rates}", "last events:"]
     return "\n".join([*lines, *world.events, *world.violations])

@@ -1,0 +1,118 @@
+"""What this replica owns: it looks, takes, renews, hands over, and knows until when it may start something.
+
+Expiry only lets others take: what keeps a former owner from doing harm is the version. The deadline here is
+reckoned from before the store was asked, so it passes before the store's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..clock import Clock
+from ..core.shares import plan
+from ..errors import BackendError, PartitionLost
+from ..failpoints import failpoint
+from ..ports import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS = 1.0
+
+
+class Attended(NamedTuple):
+    """What a look has changed: partitions taken, partitions lost, partitions to hand over."""
+
+    taken: Sequence[int]
+    lost: Sequence[int]
+    surplus: Sequence[int]
+
+
+class Leases:
+    """The partitions of one replica, with their versions and deadlines."""
+
+    def __init__(
+        self, *, store: Store, clock: Clock, replica: str, lease_seconds: float, interval_seconds: float
+    ) -> None:
+        """`lease_seconds`: how long a silent owner keeps what it owns; `interval_seconds`: longest between looks."""
+        self.replica = replica
+        self.lease_seconds = lease_seconds
+        self.versions: dict[int, int] = {}
+        self.next_look = 0.0
+        """When to look again, on the monotonic clock."""
+        self._store = store
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._deadlines: dict[int, float] = {}
+        self._renew_at: dict[int, float] = {}
+
+    def may_start(self, partition: int) -> bool:
+        """Whether something of a partition may be started now: it is owned, and its lease has not run out."""
+        deadline = self._deadlines.get(partition)
+        return deadline is not None and self._clock.monotonic() < deadline
+
+    def to_renew(self) -> Sequence[int]:
+        """The partitions whose lease is used up by a third or more."""
+        now = self._clock.monotonic()
+        return [partition for partition, renew_at in self._renew_at.items() if renew_at <= now]
+
+    def next_renewal(self) -> float:
+        """When the next renewal is due, on the monotonic clock."""
+        return min(self._renew_at.values(), default=math.inf)
+
+    def renewed(self, partition: int, version: int, asked_at: float) -> None:
+        """A commit that was asked for then has made this the partition's version."""
+        self.versions[partition] = version
+        self._deadlines[partition] = asked_at + self.lease_seconds
+        self._renew_at[partition] = asked_at + self.lease_seconds / 3
+
+    def forget(self, partition: int) -> None:
+        """Believe no longer to own a partition; the next look, which is due, says whether it is still so."""
+        self.versions.pop(partition, None)
+        self._deadlines.pop(partition, None)
+        self._renew_at.pop(partition, None)
+        self.next_look = 0.0
+
+    async def attend(self) -> Attended:
+        """Look, and take what is this replica's to take. Raises what the store raises."""
+        asked_at = self._clock.monotonic()
+        look = await self._store.look(self.replica, self.lease_seconds)
+        decided = plan(look, self.replica, self.versions.keys(), self._interval_seconds)
+        for partition in decided.lost:
+            self.forget(partition)
+        taken = []
+        wait_seconds = decided.next_look_seconds
+        for record in decided.take:
+            failpoint("leases.take")
+            try:
+                version = await self._store.take_partition(
+                    record.partition, self.replica, record.version, self.lease_seconds
+                )
+            except PartitionLost:
+                # Somebody was faster, or a write of a dead process has landed: what is so now is seen soon.
+                wait_seconds = min(wait_seconds, LOOK_AGAIN_SECONDS)
+                continue
+            self.renewed(record.partition, version, asked_at)
+            taken.append(record.partition)
+        if taken or decided.lost:
+            log.info("owning %d of %d partitions", len(self.versions), len(look.partitions))
+        self.next_look = self._clock.monotonic() + wait_seconds
+        return Attended(taken, decided.lost, decided.release)
+
+    async def release(self, partition: int) -> None:
+        """Hand a partition over: nothing of it may be started, or be under way to the store."""
+        version = self.versions[partition]
+        self.forget(partition)
+        failpoint("leases.release")
+        await self._store.release_partition(partition, version)
+
+    async def leave(self) -> None:
+        """Hand everything over, as far as the store answers: others take the rest when it has expired."""
+        try:
+            for partition in list(self.versions):
+                await self.release(partition)
+            await self._store.leave(self.replica)
+        except BackendError as error:
+            log.warning("partitions are left to expire: %s", error)

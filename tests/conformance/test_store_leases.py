@@ -1,0 +1,136 @@
+"""What every Store does for replicas that share partitions: the contract of `runtime/ports.py`.
+
+A lease of no time has run out at once, and one of hours does not run out during a test: nothing here waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from workflow_engine.runtime.core.machine import AttemptRow
+from workflow_engine.runtime.core.shares import NOBODY, PartitionRecord
+from workflow_engine.runtime.core.state import NodeState
+from workflow_engine.runtime.errors import PartitionLost
+from workflow_engine.runtime.ports import CommitBatch, NewExecution, Store
+
+LONG_SECONDS = 36_000.0
+NO_TIME = 0.0
+
+
+@pytest.fixture
+def shared(opened: Any) -> Store:
+    """A store that several processes may use."""
+    if not opened.kind.has_leases:
+        pytest.skip("this store is one process's")
+    store: Store = opened.store
+    return store
+
+
+async def partition(store: Store, number: int) -> PartitionRecord:
+    look = await store.look("observer", LONG_SECONDS)
+    return next(each for each in look.partitions if each.partition == number)
+
+
+def empty(number: int, version: int) -> CommitBatch:
+    return CommitBatch(number, version, (), (), ())
+
+
+async def test_a_new_store_has_its_partitions_and_nobody_owns_them(shared: Store) -> None:
+    look = await shared.look("a", LONG_SECONDS)
+    assert [each.partition for each in look.partitions] == list(range(shared.partitions))
+    assert {(each.version, each.owner) for each in look.partitions} == {(0, NOBODY)}
+    assert all(each.expires_in_seconds <= 0 for each in look.partitions)
+
+
+async def test_the_number_of_partitions_is_there_again_after_opening_again(opened: Any) -> None:
+    before = opened.store.partitions
+    assert (await opened.reopen()).partitions == before
+
+
+async def test_a_partition_is_its_owners_until_the_lease_runs_out(shared: Store) -> None:
+    assert await shared.take_partition(0, "a", 0, LONG_SECONDS) == 1
+    with pytest.raises(PartitionLost):
+        await shared.take_partition(0, "b", 1, LONG_SECONDS)
+    found = await partition(shared, 0)
+    assert (found.version, found.owner) == (1, "a")
+    assert 0 < found.expires_in_seconds <= LONG_SECONDS
+
+    assert await shared.take_partition(0, "a", 1, NO_TIME) == 2, "its own is taken again at once"
+    assert await shared.take_partition(0, "b", 2, LONG_SECONDS) == 3
+    assert (await partition(shared, 0)).owner == "b"
+
+
+async def test_of_many_that_take_what_has_expired_one_wins(shared: Store) -> None:
+    await shared.take_partition(0, "a", 0, NO_TIME)
+    takings = (shared.take_partition(0, f"b{number}", 1, LONG_SECONDS) for number in range(20))
+    results = await asyncio.gather(*takings, return_exceptions=True)
+    assert results.count(2) == 1
+    assert sum(isinstance(result, PartitionLost) for result in results) == 19
+    assert (await partition(shared, 0)).owner == f"b{results.index(2)}"
+
+
+async def test_a_commit_renews_the_lease_and_an_expired_owner_that_nobody_followed_may_commit(shared: Store) -> None:
+    await shared.take_partition(0, "a", 0, NO_TIME)
+    assert await shared.commit([empty(0, 1)], LONG_SECONDS) == [2]
+    found = await partition(shared, 0)
+    assert (found.owner, found.expires_in_seconds > 0) == ("a", True)
+    with pytest.raises(PartitionLost):
+        await shared.take_partition(0, "b", 2, LONG_SECONDS)
+
+
+async def test_a_former_owner_neither_commits_nor_releases(shared: Store) -> None:
+    await shared.take_partition(0, "a", 0, NO_TIME)
+    await shared.take_partition(0, "b", 1, LONG_SECONDS)
+    assert await shared.commit([empty(0, 1)], LONG_SECONDS) == [None]
+    assert await shared.release_partition(0, 1) is False
+    found = await partition(shared, 0)
+    assert (found.version, found.owner) == (2, "b")
+
+
+async def test_what_is_released_is_nobodys_and_fences_off_who_had_it(shared: Store) -> None:
+    await shared.take_partition(0, "a", 0, LONG_SECONDS)
+    assert await shared.release_partition(0, 1) is True
+    found = await partition(shared, 0)
+    assert (found.version, found.owner, found.expires_in_seconds <= 0) == (2, NOBODY, True)
+    assert await shared.commit([empty(0, 1)], LONG_SECONDS) == [None]
+    assert await shared.release_partition(0, 1) is False
+    assert await shared.take_partition(0, "b", 2, LONG_SECONDS) == 3
+
+
+async def test_batches_of_several_partitions_land_each_by_its_own_version(store: Store) -> None:
+    for number in (0, 1, 2):
+        await store.create_execution("def", NewExecution(f"e{number}", number, b"{}", 1))
+        await store.take_partition(number, "a", 0, LONG_SECONDS)
+    rows = [AttemptRow(f"e{number}", 1, "n", 1, NodeState.COMPLETED, b"1", None, 1, 2, None) for number in (0, 1, 2)]
+    batches = [CommitBatch(number, 0 if number == 1 else 1, [rows[number]], (), ()) for number in (2, 1, 0)]
+
+    assert await store.commit(batches, LONG_SECONDS) == [2, None, 2]
+    loaded = {each.record.execution_id: list(each.attempts) for each in await store.load(["e0", "e1", "e2"])}
+    assert loaded == {"e0": [rows[0]], "e1": [], "e2": [rows[2]]}
+    assert await store.commit([empty(1, 1), empty(0, 2)], LONG_SECONDS) == [2, 3]
+    assert await store.commit([], LONG_SECONDS) == []
+
+
+async def test_who_looks_is_alive_until_the_lease_runs_out_or_it_leaves(shared: Store) -> None:
+    assert list((await shared.look("b", LONG_SECONDS)).replicas) == ["b"]
+    assert list((await shared.look("a", LONG_SECONDS)).replicas) == ["a", "b"]
+    assert list((await shared.look("c", NO_TIME)).replicas)[:2] == ["a", "b"]
+    assert list((await shared.look("a", LONG_SECONDS)).replicas) == ["a", "b"]
+    await shared.leave("b")
+    await shared.leave("b")
+    assert list((await shared.look("a", LONG_SECONDS)).replicas) == ["a"]
+
+
+async def test_work_is_found_in_the_partitions_asked_for_alone(store: Store) -> None:
+    for number in range(6):
+        await store.create_execution("def", NewExecution(f"e{number}", number % 3, b"{}", 1))
+    for execution_id in ("e5", "e4"):
+        await store.add_cancel(execution_id, 1)
+
+    assert (await store.find_work([0, 2], 0, 10)) == (["e0", "e2", "e3", "e5"], ["e5"], None)
+    assert (await store.find_work([0, 2], 0, 3)) == (["e0", "e2", "e3"], ["e5"], None)
+    assert (await store.find_work([1], 0, 10)) == (["e1", "e4"], ["e4"], None)
+    assert (await store.find_work([], 0, 10)) == ([], [], None)
