@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
-from pydantic import BaseModel
-
 from . import distributed
 from .families import STALE_TIMEOUTS
 from .kinds import ROLES
 from .settings import Settings, SettingsError
 from .unknown import unknown_handlers, unknown_variables
 
-# The groups that each backend makes no use of.
-_UNUSED_GROUPS: Mapping[str, tuple[type[BaseModel], ...]] = {
+# What each backend makes no use of.
+_REDIS = tuple(distributed.RedisSettings.model_fields)
+_UNUSED: Mapping[str, tuple[str, ...]] = {
     "embedded": (
-        distributed.RedisSettings,
-        distributed.PostgresSettings,
-        distributed.ReplicaSettings,
-        distributed.OrchestratorSettings,
+        *_REDIS,
+        *distributed.PostgresSettings.model_fields,
+        *distributed.ReplicaSettings.model_fields,
+        *distributed.OrchestratorSettings.model_fields,
     ),
-    "postgres": (distributed.RedisSettings, distributed.ReplicaSettings, distributed.OrchestratorSettings),
+    "postgres": (
+        *_REDIS,
+        "sqlite_path",
+        "worker_heartbeat_interval",
+        "worker_heartbeat_timeout",
+        "worker_stale_claim_interval",
+        "orchestrator_checkpoint_interval",
+        "orchestrator_recovery_timeout",
+    ),
 }
 
 
@@ -30,8 +37,7 @@ def check_supported(settings: Settings) -> None:
     problems = []
     if settings.backend == "distributed":
         problems.append(
-            "BACKEND: distributed is not there yet; this version has embedded (SQLite) and postgres, each with one "
-            "process"
+            "BACKEND: distributed is not there yet; this version has embedded (SQLite, one process) and postgres"
         )
     if settings.runtime_roles != ROLES:
         problems.append(
@@ -53,11 +59,7 @@ def setting_warnings(settings: Settings, handlers: Iterable[str]) -> list[str]:
 
 
 def _without_effect(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
-    groups = _UNUSED_GROUPS.get(settings.backend, ())
-    fields = [name.upper() for group in groups for name in group.model_fields]
-    if settings.backend != "embedded":
-        fields.append("SQLITE_PATH")
-    unused = [name for name in fields if name in environment]
+    unused = [name.upper() for name in _UNUSED.get(settings.backend, ()) if name.upper() in environment]
     unused += [name for name, _ in STALE_TIMEOUTS.members(environment)]
     if unused:
         yield f"without effect with BACKEND={settings.backend}: {', '.join(unused)}"

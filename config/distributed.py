@@ -1,6 +1,7 @@
 """The settings of the backends `postgres` and `distributed`, and of several replicas beside each other.
 
-They are read and checked already; the embedded backend uses none of them, `postgres` the group of PostgreSQL.
+All are read and checked already. The embedded backend uses none of them, `postgres` those of PostgreSQL, the number
+of partitions and the two of leases.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class CoreSettings(BaseModel):
     log_format: Literal["console", "json"] = Field("console", description="one line for people, or one JSON object")
     backend: Literal["embedded", "postgres", "distributed"] = Field(
         "embedded",
-        description="where executions are kept and how replicas talk: SQLite in one process, PostgreSQL with one "
-        "process, or PostgreSQL and Redis with many; this version has `embedded` and `postgres`",
+        description="where executions are kept and how replicas talk: `embedded` is SQLite in one process, `postgres` "
+        "PostgreSQL shared by any number of processes, `distributed` PostgreSQL and Redis; the last is not there yet",
     )
     runtime_roles: Roles = Field(
         ROLES, description="what this process does: `api`, `orchestrator`, `worker`; this version does `all` only"

@@ -30,7 +30,7 @@ REMEDIES: dict[str, str] = {
     "method-not-allowed": "Use a method of the `Allow` header.",
     "not-found": "Check the address; the reference lists every endpoint.",
     "overloaded": "Send the request again after `Retry-After`; send fewer at the same time.",
-    "partition-lost": "Nothing to do: another process has taken over, and this one starts over or ends.",
+    "partition-lost": "Nothing to do: another process has taken over this partition, and goes on with it.",
     "payload-too-large": "Send less: the message says how much is allowed.",
     "request-timeout": "Send the request faster, or in smaller ones; `API_REQUEST_TIMEOUT` sets the time.",
     "setup": "Read the message: it names what is missing or taken, such as the port.",

@@ -96,7 +96,7 @@ class Leases:
                 continue
             self.renewed(record.partition, version, asked_at)
             taken.append(record.partition)
-        if taken or decided.lost:
+        if (taken or decided.lost) and len(look.partitions) > 1:
             log.info("owning %d of %d partitions", len(self.versions), len(look.partitions))
         self.next_look = self._clock.monotonic() + wait_seconds
         return Attended(taken, decided.lost, decided.release)

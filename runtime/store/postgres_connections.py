@@ -48,6 +48,11 @@ class Connections:
             min_size=0, max_size=self._size, max_inactive_connection_lifetime=300.0, **self._options()
         )
 
+    async def connect_apart(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection that is not of the pool; the caller closes it. Raises what asyncpg raises."""
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(**self._options())
+        return connection
+
     def _options(self) -> dict[str, Any]:
         milliseconds = str(max(1, round(self._timeout_seconds * 1000)))
         return {
