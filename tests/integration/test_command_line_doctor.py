@@ -195,6 +195,12 @@ async def test_beside_a_server_that_runs(
     assert found["schema"][0][0] == "ok"
 
 
+def test_a_server_that_is_not_started_yet(examine: Examine, free_port: int) -> None:
+    [(level, message, _)] = examine({"WORKFLOW_ENGINE_URL": f"http://127.0.0.1:{free_port}"})["server"]
+    assert level == "warning"
+    assert "Is it running?" in message
+
+
 async def test_the_server_of_the_client_commands(
     command: Callable[..., Awaitable[Done]],
     start_runtime: Callable[..., Any],

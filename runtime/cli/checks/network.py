@@ -10,9 +10,9 @@ from typing import Any
 from ....config import Settings
 from ....config.client import client_settings
 from ...clock import SystemClock, block
-from ..errors import CommandError
+from ..errors import UNREACHABLE, CommandError
 from ..http_client import Connection, HttpClient
-from .finding import Finding, error, ok
+from .finding import Finding, error, ok, warning
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -39,7 +39,9 @@ def check_server(_settings: Settings) -> Iterator[Finding]:
     try:
         HttpClient(Connection(url, api_key, SystemClock(), block), attempts=1).get("/v1/functions")
     except CommandError as refused:
-        yield error("server", str(refused), None)
+        # Whoever looks before the start finds no server yet: that is no fault of the setup.
+        level = warning if refused.code == UNREACHABLE else error
+        yield level("server", str(refused), None)
     else:
         yield ok("server", f"{url} (WORKFLOW_ENGINE_URL) answers")
 
