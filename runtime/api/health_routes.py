@@ -90,13 +90,14 @@ class HealthRoutes:
         store = await self._sources.store.health()
         owner_works = self._sources.owner_works()
         healthy = store.ok and owner_works
+        of_store = f"healthy ({store.detail})" if store.ok else f"unhealthy ({store.detail})"
         body = {
             "status": "healthy" if healthy else "unhealthy",
             "version": self._version,
             "services": {
                 "redis": NOT_USED,
-                "postgres": NOT_USED,
-                "store": f"healthy ({store.detail})" if store.ok else f"unhealthy ({store.detail})",
+                "postgres": of_store if self._sources.on_postgres else NOT_USED,
+                "store": of_store,
                 "orchestrator": self._orchestrator(owner_works),
                 "workers": f"healthy ({self._sources.slots} slots)" if owner_works else "unhealthy",
             },
@@ -106,5 +107,10 @@ class HealthRoutes:
     def _orchestrator(self, works: bool) -> str:
         if not works:
             return "unhealthy"
-        count = self._sources.set_aside()
-        return f"healthy ({count} executions set aside, the log says why)" if count else "healthy"
+        notes = []
+        partitions = self._sources.store.partitions
+        if partitions > 1:
+            notes.append(f"{self._sources.owned()} of {partitions} partitions")
+        if count := self._sources.set_aside():
+            notes.append(f"{count} executions set aside, the log says why")
+        return f"healthy ({'; '.join(notes)})" if notes else "healthy"

@@ -31,11 +31,14 @@ class HealthSources:
     """Where the health report gets its words from.
 
     `owner_works`: whether the owner of the executions is at work; `set_aside`: how many executions it
-    cannot go on with; `accepting`: whether writes are taken; `slots`: how many attempts run at a time.
+    cannot go on with; `owned`: how many partitions are this process's; `accepting`: whether writes are taken;
+    `slots`: how many attempts run at a time; `on_postgres`: whether the store is PostgreSQL.
     """
 
     store: Store
     owner_works: Callable[[], bool]
     set_aside: Callable[[], int]
+    owned: Callable[[], int]
     accepting: Callable[[], bool]
     slots: int
+    on_postgres: bool = False

@@ -46,6 +46,8 @@ def health_sources(runtime: Runtime) -> HealthSources:
         store=runtime.store,
         owner_works=runtime.is_healthy,
         set_aside=lambda: len(runtime.owner.set_aside),
+        owned=lambda: len(runtime.owner.owned),
         accepting=lambda: runtime.engine.accepting,
         slots=runtime.settings.worker_concurrency,
+        on_postgres=runtime.settings.backend == "postgres",
     )

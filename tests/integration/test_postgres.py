@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -176,3 +177,20 @@ async def test_ten_that_migrate_at_once_apply_each_migration_once(
     assert sorted(applied) == [[]] * 9 + [names]
     for connection in connections:
         await connection.close()
+
+
+async def test_health_tells_of_postgresql_and_the_partitions(
+    start_postgres_runtime: StartRuntime, make_api: Callable[..., Awaitable[Any]], own_server: PostgresServer
+) -> None:
+    client = await make_api(await start_postgres_runtime(**own_server.settings(own_server.create_database())))
+    async with client.get("/v1/health") as response:
+        services = (await response.json())["services"]
+    assert response.status == 200
+    assert services["postgres"].startswith("healthy (PostgreSQL ")
+    assert services["orchestrator"] == "healthy (16 of 16 partitions)"
+
+    own_server.kill()
+    async with client.get("/v1/health") as response:
+        services = (await response.json())["services"]
+    assert response.status == 503
+    assert re.match(r"unhealthy \((no|the) connection to PostgreSQL ", services["postgres"])
