@@ -26,10 +26,10 @@ _RESUME = """
 if [ -f "$SESSION_STATE" ]; then . "$SESSION_STATE"; fi
 set -euao pipefail
 """
-# The commands look for their server on the port that documents name. Without that variable, or --url, `keys` works on
-# the database itself, as it does for a reader who has not set it.
+# The commands look for their server on the port that documents name. Without that variable, or --url, `keys` and
+# `doctor` work on this machine's setup, as they do for a reader who has not set it.
 _AT_THE_SERVER = ': "${WORKFLOW_ENGINE_URL:=$SESSION_SERVER}"\n'
-_IN_THE_DATABASE = 'if [ "${WORKFLOW_ENGINE_URL-}" = "$SESSION_SERVER" ]; then unset WORKFLOW_ENGINE_URL; fi\n'
+_ON_THE_SETUP = 'if [ "${WORKFLOW_ENGINE_URL-}" = "$SESSION_SERVER" ]; then unset WORKFLOW_ENGINE_URL; fi\n'
 _KEEP = """
 trap 'code=$?; { export -p; printf "cd %q\\n" "$PWD"; } > "$SESSION_STATE"; exit $code' EXIT
 """
@@ -145,8 +145,8 @@ class Session:
             raise BlockFailed(f"the server ended with {code}")
 
     def _start(self, block: Block, output: IO[bytes] | int, before: str) -> subprocess.Popen[bytes]:
-        in_the_database = "workflow-engine keys" in block.text and "--url" not in block.text
-        before += _IN_THE_DATABASE if in_the_database else _AT_THE_SERVER
+        on_the_setup = re.search(r"workflow-engine (?:keys|doctor)", block.text) and "--url" not in block.text
+        before += _ON_THE_SETUP if on_the_setup else _AT_THE_SERVER
         process = subprocess.Popen(
             ["bash", "-c", before + self._as_typed(block.text)],
             cwd=self._folder,
