@@ -209,10 +209,15 @@ async def test_the_server_of_the_client_commands(
 ) -> None:
     client = await make_api(await start_runtime(), keys_required=True)
     monkeypatch.setenv("WORKFLOW_ENGINE_URL", f"http://127.0.0.1:{client.server.port}")
+    without = await command("doctor", "--json", "--port", 0)
+    [(level, message, _)] = by_check(without)["server"]
+    assert (without.code, level) == (0, "warning")
+    assert "An API key is needed" in message
+    monkeypatch.setenv("WORKFLOW_ENGINE_API_KEY", "wfe_nobodys")
     refused = await command("doctor", "--json", "--port", 0)
     [(level, message, _)] = by_check(refused)["server"]
     assert (refused.code, level) == (1, "error")
-    assert "An API key is needed" in message
+    assert "this API key is not known" in message
     open_client = await make_api(await start_runtime(sqlite_path="other.db"))
     monkeypatch.setenv("WORKFLOW_ENGINE_URL", url := f"http://127.0.0.1:{open_client.server.port}")
     accepted = by_check(await command("doctor", "--json", "--port", 0))
