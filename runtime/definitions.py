@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .clock import Clock
 from .core.definition import ConfigCheck, validate_definition
@@ -19,20 +19,22 @@ from .ports import DefinitionRecord, DefinitionVersion, NewDefinition, Store
 MAX_REMEMBERED = 50_000
 LARGE_BYTES = 64 * 1024
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
-class Recent:
+class Recent(Generic[Key, Value]):
     """The last few thousand facts that never change, such as which definition an execution is of."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._known: OrderedDict[Key, Value] = OrderedDict()
 
-    def get(self, key: str) -> str | None:
+    def get(self, key: Key) -> Value | None:
         """What is known of `key`."""
         return self._known.get(key)
 
-    def put(self, key: str, value: str) -> None:
+    def put(self, key: Key, value: Value) -> None:
         """Remember this; when there is too much, the oldest is forgotten."""
         self._known[key] = value
         if len(self._known) > MAX_REMEMBERED:
@@ -73,7 +75,8 @@ class Definitions:
         self._config_checks = config_checks
         self._clock = clock
         self._max_bytes = max_bytes
-        self._id_of_digest = Recent()
+        self._id_of_digest: Recent[str, str] = Recent()
+        self._versions: Recent[tuple[str, int], DefinitionVersion] = Recent()
 
     async def check(self, document: Any) -> Checked:
         """A decoded `WorkflowDefinition` that may be stored. Raises `InvalidDefinition`, `PayloadTooLarge`."""
@@ -114,9 +117,14 @@ class Definitions:
 
     async def find(self, name: str, version: int | None = None) -> DefinitionVersion:
         """A version of a name; the latest without `version`. Raises `DefinitionNotFound`."""
+        # A version never changes and is never deleted; which one is the latest does.
+        known = None if version is None else self._versions.get((name, version))
+        if known is not None:
+            return known
         found = await self._store.find_definition(name, version)
         if found is None:
             raise DefinitionNotFound(name, version)
+        self._versions.put((name, found.version), found)
         return found
 
     async def read(self, name: str, version: int | None = None) -> DefinitionRecord:

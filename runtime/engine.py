@@ -104,7 +104,7 @@ class Engine:
         self._clock = clock
         self._live = live
         self._max_input_bytes = max_input_bytes
-        self._definition_of_execution = Recent()
+        self._definition_of_execution: Recent[str, str] = Recent()
         self._accepting = True
 
     @property

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any, NoReturn
 
-from .limits import MAX_INTEGER_BITS, MAX_JSON_DEPTH
+from .limits import MAX_INTEGER_BITS, MAX_JSON_CONTAINERS, MAX_JSON_DEPTH
 from .problem import join_path, show
 
 _LARGEST_INTEGER = (1 << MAX_INTEGER_BITS) - 1
 _SMALLEST_INTEGER = -_LARGEST_INTEGER
+# Also matches a string that never ends, so that each character is looked at once.
+_STRING = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _NESTING_MESSAGE = f"nested deeper than {MAX_JSON_DEPTH} levels"
 
 
@@ -65,6 +68,7 @@ def decode(text: bytes) -> Any:
         raise InvalidJson(f"not valid UTF-8 at byte {error.start}") from None
     if decoded.startswith("\ufeff"):
         raise InvalidJson("starts with a byte order mark; send plain UTF-8")
+    _check_containers(decoded)
     try:
         value = _read(decoded)
     except json.JSONDecodeError as error:
@@ -73,6 +77,15 @@ def decode(text: bytes) -> Any:
         raise InvalidJson(_NESTING_MESSAGE) from None
     _inspect(value, len(text))
     return value
+
+
+def _check_containers(text: str) -> None:
+    """Refuse a text of very many lists and objects, before they are made: Python stands still while it makes them,
+    and each time that it looks for garbage among them. Brackets within strings do not count."""
+    if text.count("[") + text.count("{") > MAX_JSON_CONTAINERS:
+        bare = _STRING.sub("", text)
+        if bare.count("[") + bare.count("{") > MAX_JSON_CONTAINERS:
+            raise InvalidJson(f"has more than {MAX_JSON_CONTAINERS} lists and objects")
 
 
 def _inspect(value: Any, max_bytes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -137,6 +138,14 @@ async def test_a_trigger_that_is_not_valid(client: Client, case: str) -> None:
     response = await client.post(path, data=text, headers=JSON)
     assert error_paths(await problem(response, 400, "bad-request")) == paths
     assert (await status(client, execution_id))["state"] == "PENDING", "nothing has happened"
+
+
+async def test_very_many_unknown_keys_are_told_with_the_others(client: Client) -> None:
+    body = {**{f"key{n}": n for n in range(40_000)}, "input_params": 1}
+    text = io.BytesIO(json.dumps(body).encode())
+    response = await client.post(f"/v1/workflow/trigger/{NO_SUCH_ID}", data=text, headers=JSON)
+    paths = error_paths(await problem(response, 400, "bad-request"))
+    assert paths == ["input_params", *(f"key{n}" for n in range(199))]
 
 
 async def test_a_misspelled_key_is_recognised(client: Client) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from workflow_engine.runtime.core import json_text
 from workflow_engine.runtime.core.json_text import InvalidJson, JsonTooLarge, canonical, decode, encode
-from workflow_engine.runtime.core.limits import MAX_INTEGER_BITS, MAX_JSON_DEPTH
+from workflow_engine.runtime.core.limits import MAX_INTEGER_BITS, MAX_JSON_CONTAINERS, MAX_JSON_DEPTH
 
 MIB = 1024 * 1024
 
@@ -443,3 +443,22 @@ def test_canonical_text() -> None:
 def test_there_is_no_canonical_text_of_what_is_not_json(value: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         canonical(value)
+
+
+def test_very_many_containers_are_refused_before_they_are_made() -> None:
+    for text in (b"[]", b"{}"):
+        most = b"[" + b",".join([text] * (MAX_JSON_CONTAINERS - 1)) + b"]"
+        assert len(decode(most)) == MAX_JSON_CONTAINERS - 1
+        with pytest.raises(InvalidJson, match=f"more than {MAX_JSON_CONTAINERS} lists and objects"):
+            decode(b"[" + most + b"]")
+
+
+def test_brackets_within_strings_are_no_containers() -> None:
+    text = "[{" * MAX_JSON_CONTAINERS + '"\\'
+    assert decode(json.dumps({text: [text]}).encode()) == {text: [text]}
+
+
+@pytest.mark.parametrize("tail", [b'\\"' * 1_000_000, b'"\\', b'"' * 1_000_001])
+def test_a_string_that_never_ends_takes_no_time(tail: bytes) -> None:
+    with pytest.raises(InvalidJson):
+        decode(b'"' + b"[" * (MAX_JSON_CONTAINERS + 1) + tail)
