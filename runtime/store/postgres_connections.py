@@ -25,6 +25,10 @@ class PostgresAddress(NamedTuple):
     database: str
     dsn: str | None = None
 
+    def options(self) -> dict[str, Any]:
+        """As asyncpg takes it."""
+        return self._asdict()
+
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}/{self.database}"
 
@@ -56,7 +60,7 @@ class Connections:
     def _options(self) -> dict[str, Any]:
         milliseconds = str(max(1, round(self._timeout_seconds * 1000)))
         return {
-            **self._address._asdict(),
+            **self._address.options(),
             "timeout": self._timeout_seconds,
             "command_timeout": self._timeout_seconds,
             "server_settings": {

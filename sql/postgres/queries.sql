@@ -334,3 +334,11 @@ UPDATE api_keys SET revoked_at = $1 WHERE key_id = $2 AND revoked_at IS NULL RET
 -- name: ping
 -- Whether the database answers and takes writes; `in_recovery` is a standby, or a server that comes up.
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery;
+
+-- name: has_data
+-- Whether anything has been stored here.
+SELECT EXISTS (SELECT FROM definitions) OR EXISTS (SELECT FROM executions) OR EXISTS (SELECT FROM api_keys);
+
+-- name: continue_commands
+-- New commands are numbered behind those that were copied.
+SELECT setval(pg_get_serial_sequence('commands', 'command_id'), coalesce(max(command_id), 0) + 1, false) FROM commands;

@@ -279,3 +279,29 @@ SELECT key_id, name, digest, scopes, created_at, expires_at, revoked_at FROM api
 -- name: revoke_key
 -- Revoke a key that is not revoked.
 UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL;
+
+-- name: export_definitions
+-- Every definition, to be copied elsewhere.
+SELECT definition_id, name, version, digest, body, created_at FROM definitions;
+
+-- name: export_executions
+-- Every execution, to be copied elsewhere.
+SELECT execution_id, definition_id, name, state, input_text, error, created_at, started_at, completed_at, parked_until
+FROM executions;
+
+-- name: export_attempts
+-- Every attempt, to be copied elsewhere.
+SELECT execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at
+FROM attempts;
+
+-- name: export_commands
+-- Every command, to be copied elsewhere.
+SELECT command_id, execution_id, created_at, consumed, sequence FROM commands;
+
+-- name: export_claims
+-- Every idempotency claim, to be copied elsewhere.
+SELECT claim_key, fingerprint, execution_id, definition_id, created_at FROM idempotency_claims;
+
+-- name: export_keys
+-- Every API key, to be copied elsewhere.
+SELECT key_id, name, digest, scopes, created_at, expires_at, revoked_at FROM api_keys;

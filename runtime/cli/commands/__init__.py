@@ -4,6 +4,7 @@ from . import (
     cancel,
     completion,
     config,
+    copy_store,
     definitions,
     doctor,
     handlers,
@@ -36,6 +37,7 @@ COMMANDS = (
     keys,
     config,
     migrate,
+    copy_store,
     doctor,
     completion,
 )
