@@ -10,12 +10,12 @@ from ..core.state import WorkflowState
 from ..ports import ExecutionFilter
 from .values import (
     DEFAULT_PAGE_ITEMS,
+    WHOLE_NUMBER,
     DefinitionName,
     Moment,
     PageSize,
     Version,
     WaitSeconds,
-    WholeNumber,
 )
 
 MAX_CANCELLED_AT_ONCE = 1000
@@ -46,8 +46,8 @@ class CancelManyRequest(BaseModel):
     name: DefinitionName | None = Field(default=None, description="of the definition, exactly")
     created_from: Moment | None = Field(default=None, description="created then or later")
     created_before: Moment | None = Field(default=None, description="created earlier")
-    limit: WholeNumber = Field(
-        default=MAX_CANCELLED_AT_ONCE, ge=1, le=MAX_CANCELLED_AT_ONCE, description="how many at most"
+    limit: Annotated[int, Field(ge=1, le=MAX_CANCELLED_AT_ONCE, description="how many at most"), WHOLE_NUMBER] = (
+        MAX_CANCELLED_AT_ONCE
     )
 
     @property

@@ -68,8 +68,9 @@ WaitSeconds = Annotated[
     BeforeValidator(_parse_wait),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}),
 ]
-WholeNumber = Annotated[int, BeforeValidator(_refuse_other_than_numbers)]
-"""As JSON Schema has it: 5 and 5.0, not "5" and not true."""
-PageSize = Annotated[WholeNumber, Field(ge=1, le=MAX_PAGE_ITEMS, description="how many items at most")]
-Version = Annotated[WholeNumber, Field(ge=1, le=MAX_VERSION)]
+# As JSON Schema has whole numbers: 5 and 5.0, not "5" and not true. It stands last, around the bounds: these would
+# not be in the schema otherwise.
+WHOLE_NUMBER = BeforeValidator(_refuse_other_than_numbers)
+PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE_ITEMS, description="how many items at most"), WHOLE_NUMBER]
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION), WHOLE_NUMBER]
 DefinitionName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]

@@ -76,6 +76,28 @@ async def test_the_definition_is_described_by_the_models_that_validate_it(docume
     WorkflowDefinition.model_validate(body["example"])
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "bounds"),
+    [
+        ("/v1/workflows", "limit", (1, 200)),
+        ("/v1/definitions", "limit", (1, 200)),
+        ("/v1/definitions/{name}", "version", (1, 2**31 - 1)),
+        ("/v1/definitions/{name}/diff", "from", (1, 2**31 - 1)),
+        ("/v1/workflows/{execution_id}/results", "wait", (0, 300)),
+    ],
+)
+async def test_bounds_of_the_query_are_described(
+    document: dict[str, Any], path: str, name: str, bounds: tuple[int, int]
+) -> None:
+    [schema] = [each["schema"] for each in document["paths"][path]["get"]["parameters"] if each["name"] == name]
+    assert (schema["minimum"], schema["maximum"]) == bounds
+
+
+async def test_bounds_of_a_body_are_described(document: dict[str, Any]) -> None:
+    limit = document["components"]["schemas"]["CancelManyRequest"]["properties"]["limit"]
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 1000, 1000)
+
+
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 async def test_a_page_and_what_it_refers_to(client: Client, page: str) -> None:
     async with client.get(page, headers={"Accept-Encoding": ""}) as response:
