@@ -16,12 +16,17 @@ class Grouped(Generic[Item]):
     """Calls `do` with everything that waits, as often as something does, one call at a time."""
 
     def __init__(
-        self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Any]]], *, size_bytes: Callable[[Item], int]
+        self,
+        do: Callable[[Sequence[Item]], Awaitable[Sequence[Any]]],
+        *,
+        size_bytes: Callable[[Item], int] = lambda _item: 0,
+        max_items: int = MAX_BATCH_ITEMS,
     ) -> None:
         """`do` returns an answer for each item; an answer that is an exception is raised to who asked.
 
         `size_bytes` is what an item weighs: a batch is bounded in items and in weight.
         """
+        self._max_items = max_items
         self._do = do
         self._size_bytes = size_bytes
         self._waiting: list[tuple[Item, asyncio.Future[Any]]] = []
@@ -32,7 +37,7 @@ class Grouped(Generic[Item]):
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._working is None:
-            self._working = asyncio.get_running_loop().create_task(self._work(), name="grouped writes")
+            self._working = asyncio.get_running_loop().create_task(self._work(), name="grouped")
         return await answer
 
     async def close(self) -> None:
@@ -60,7 +65,7 @@ class Grouped(Generic[Item]):
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Any]]]:
         weight = count = 0
-        for item, _ in self._waiting[:MAX_BATCH_ITEMS]:
+        for item, _ in self._waiting[: self._max_items]:
             weight += self._size_bytes(item)
             if count and weight > MAX_BATCH_BYTES:
                 break

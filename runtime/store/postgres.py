@@ -36,6 +36,7 @@ from ..ports import (
     StoreHealth,
     Work,
 )
+from .grouping import Grouped
 from .postgres_connections import Connections, PostgresAddress
 from .postgres_errors import CANNOT_CONNECT, describe
 from .postgres_migrations import check_migrated, migrate
@@ -44,6 +45,8 @@ from .rows import command_record, execution_record, execution_summary, group_loa
 
 OLDEST_SERVER = 150_000
 OWNER_CONNECTIONS = 2
+READS_TOGETHER = 100
+"""Rows that may be large: an input of 1 MiB, an output of 4 MiB."""
 _LAST_ID = "~"
 """Behind every identifier."""
 _MOST = 2**62
@@ -82,6 +85,10 @@ class PostgresStore:
             settings=settings,
         )
         self._writes = ApiWrites(self._api)
+        # What is asked for most, by everybody who starts or waits: one round trip for all that ask at a time.
+        self._executions: Grouped[str] = Grouped(self._read_executions, max_items=READS_TOGETHER)
+        self._outputs: Grouped[tuple[str, Sequence[str]]] = Grouped(self._read_outputs, max_items=READS_TOGETHER)
+        self._latest: Grouped[str] = Grouped(self._find_latest)
         self._closing = asyncio.Lock()
 
     async def open(self) -> None:
@@ -101,6 +108,8 @@ class PostgresStore:
 
     async def close(self) -> None:
         async with self._closing:
+            for grouped in (self._executions, self._outputs, self._latest):
+                await grouped.close()
             await self._writes.close()
             await self._api.close()
             await self._owner.close()
@@ -180,13 +189,12 @@ class PostgresStore:
         return found[0] if found else None
 
     async def read_execution(self, execution_id: str) -> ExecutionRecord | None:
-        found = await self._read("read_execution", execution_id)
-        return _execution_record(tuple(found[0])) if found else None
+        record: ExecutionRecord | None = await self._executions.ask(execution_id)
+        return record
 
     async def read_outputs(self, execution_id: str, node_ids: Sequence[str]) -> Sequence[tuple[str, bytes]]:
-        rows = await self._read("read_outputs", execution_id, list(node_ids))
-        found = {row[0]: row[1] for row in rows}
-        return [(node_id, found[node_id]) for node_id in node_ids if node_id in found]
+        outputs: Sequence[tuple[str, bytes]] = await self._outputs.ask((execution_id, node_ids))
+        return outputs
 
     async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
         found = await self._read("read_definition", definition_id)
@@ -194,9 +202,9 @@ class PostgresStore:
 
     async def find_definition(self, name: str, version: int | None = None) -> DefinitionVersion | None:
         if version is None:
-            found = await self._read("find_latest", name)
-        else:
-            found = await self._read("find_version", name, version)
+            latest: DefinitionVersion | None = await self._latest.ask(name)
+            return latest
+        found = await self._read("find_version", name, version)
         return DefinitionVersion(*found[0]) if found else None
 
     async def list_definitions(self, after: str | None, limit: int) -> Sequence[DefinitionVersion]:
@@ -269,6 +277,25 @@ class PostgresStore:
                 )
         finally:
             await self._owner.release(connection)
+
+    async def _read_executions(self, ids: Sequence[str]) -> Sequence[ExecutionRecord | None]:
+        rows = await self._read("read_executions", list(ids))
+        found = {row[0]: _execution_record(tuple(row)) for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _read_outputs(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> Sequence[Sequence[tuple[str, bytes]]]:
+        pairs = [(execution_id, node_id) for execution_id, node_ids in wanted for node_id in node_ids]
+        rows = await self._read("read_outputs", *map(list, _columns(pairs, 2)))
+        found = {(row[0], row[1]): row[2] for row in rows}
+        return [
+            [(node_id, found[execution_id, node_id]) for node_id in node_ids if (execution_id, node_id) in found]
+            for execution_id, node_ids in wanted
+        ]
+
+    async def _find_latest(self, names: Sequence[str]) -> Sequence[DefinitionVersion | None]:
+        rows = await self._read("find_latest", list(names))
+        found = {row["name"]: DefinitionVersion(*row) for row in rows}
+        return [found.get(each) for each in names]
 
     async def _read(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
         return await self._api.read(self._queries[query], *values)

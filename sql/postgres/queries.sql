@@ -51,9 +51,11 @@ RETURNING definition_id, name, version, digest, created_at;
 SELECT definition_id, name, version, digest, created_at FROM definitions WHERE name = $1 AND version = $2;
 
 -- name: find_latest
--- The latest version of a name.
-SELECT definition_id, name, version, digest, created_at FROM definitions WHERE name = $1
-ORDER BY version DESC LIMIT 1;
+-- The latest version of some names.
+SELECT found.* FROM unnest($1::text[]) AS wanted (name), LATERAL (
+    SELECT definition_id, definitions.name, version, digest, created_at FROM definitions
+    WHERE definitions.name = wanted.name ORDER BY version DESC LIMIT 1
+) AS found;
 
 -- name: list_definitions
 -- The latest version of each name behind $1, found one after another in the index of (name, version).
@@ -246,16 +248,17 @@ FROM commands WHERE execution_id = ANY ($1::text[]);
 SELECT command_id, execution_id, created_at, consumed, sequence FROM commands
 WHERE NOT consumed AND execution_id = ANY ($1::text[]) ORDER BY command_id;
 
--- name: read_execution
--- One execution's row.
+-- name: read_executions
+-- Some executions' rows.
 SELECT execution_id, definition_id, partition, state, input_text, error, created_at, started_at, completed_at,
        parked_until
-FROM executions WHERE execution_id = $1;
+FROM executions WHERE execution_id = ANY ($1::text[]);
 
 -- name: read_outputs
--- The outputs of some completed nodes.
-SELECT node_id, output FROM attempts
-WHERE execution_id = $1 AND state = 'COMPLETED' AND node_id = ANY ($2::text[]);
+-- The outputs of some completed nodes: $1 and $2 are executions and nodes, pair by pair.
+SELECT attempts.execution_id, attempts.node_id, output
+FROM unnest($1::text[], $2::text[]) AS wanted (execution_id, node_id) JOIN attempts USING (execution_id, node_id)
+WHERE state = 'COMPLETED';
 
 -- name: list_executions
 -- The newest executions between two identifiers: $1 and above, below $2.

@@ -32,10 +32,10 @@ def chaos_environment(**variables: str) -> dict[str, str]:
 class Server:
     """`workflow-engine serve` on a free port, listening."""
 
-    def __init__(self, database: Path, **variables: str) -> None:
+    def __init__(self, **variables: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "workflow_engine", "serve", "--port", "0"],
-            env=chaos_environment(SQLITE_PATH=str(database), **variables),
+            env=chaos_environment(**variables),
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -48,6 +48,14 @@ class Server:
         """kill -9."""
         self.process.kill()
         assert self.process.wait() == -signal.SIGKILL
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
@@ -68,8 +76,8 @@ def start_server() -> Iterator[Callable[..., Server]]:
     """Start servers that are gone when the test ends."""
     servers: list[Server] = []
 
-    def start(database: Path, **variables: str) -> Server:
-        servers.append(Server(database, **variables))
+    def start(**variables: str) -> Server:
+        servers.append(Server(**variables))
         return servers[-1]
 
     yield start
