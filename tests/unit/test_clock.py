@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_engine.runtime.clock import SystemClock, format_uuid7
@@ -19,7 +19,6 @@ def timestamp(identifier: str) -> int:
     return uuid.UUID(identifier).int >> 80
 
 
-@settings(deadline=None)
 @given(TIMES, BITS)
 def test_format(now: int, bits: int) -> None:
     identifier = format_uuid7(now, bits)
@@ -43,13 +42,11 @@ def test_neither_chance_nor_time_reaches_version_and_variant() -> None:
     assert format_uuid7(2**48, 0) == format_uuid7(0, 0)
 
 
-@settings(deadline=None)
 @given(TIMES, st.integers(0, 2**74 - 1), st.integers(0, 73))
 def test_each_of_74_bits_of_chance_counts(now: int, bits: int, position: int) -> None:
     assert format_uuid7(now, bits) != format_uuid7(now, bits ^ (1 << position))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TIMES, BITS), min_size=2, max_size=30, unique_by=lambda made: made[0]))
 def test_identifiers_sort_by_time(made: list[tuple[int, int]]) -> None:
     identifiers = [format_uuid7(now, bits) for now, bits in sorted(made)]

@@ -365,7 +365,6 @@ def test_names_of_a_cycle_are_safe_to_show() -> None:
     assert all(len(message) < 400 for message in messages)
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 12).flatmap(lambda size: st.lists(st.sets(st.integers(0, size - 1)), min_size=size, max_size=size))
 )
@@ -514,7 +513,6 @@ def test_templates_of_input_are_not_known_before_run_time() -> None:
     assert problems_of(node("input"), node("a", "input", config=config)) == []
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 9).flatmap(
         lambda size: st.tuples(
@@ -638,7 +636,7 @@ JSON_LIKE = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     JSON_LIKE
     | st.builds(lambda nodes: definition(*nodes), st.lists(JSON_LIKE, max_size=4))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_engine.runtime.core.graph import Graph, NodeDefaults, compile_graph
@@ -154,7 +154,6 @@ def test_only_descendants_of_a_node_called_input_see_its_output() -> None:
 # --- any graph ------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 15).flatmap(
         lambda size: st.tuples(

@@ -709,7 +709,7 @@ PARAMETERS = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(SCHEMAS, PARAMETERS)
 def test_any_schema_is_described_or_can_be_used(schema: dict[str, Any], parameters: dict[str, Any]) -> None:
     found = check_input_schema(schema)

@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_engine.runtime.core import json_text
@@ -62,7 +62,6 @@ def nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- round trip -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_what_is_encoded_is_decoded_again(value: Any) -> None:
     text = encode(value, MIB)
@@ -70,7 +69,6 @@ def test_what_is_encoded_is_decoded_again(value: Any) -> None:
     assert encode(decode(text), MIB) == text
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_the_text_is_what_any_reader_understands(value: Any) -> None:
     text = encode(value, MIB).decode("utf-8")
@@ -78,7 +76,6 @@ def test_the_text_is_what_any_reader_understands(value: Any) -> None:
     assert "NaN" not in text or "NaN" in repr(value)
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_the_limit_is_exact(value: Any) -> None:
     size = len(encode(value, MIB))
@@ -377,7 +374,6 @@ def test_texts_that_are_strict_json(text: bytes, value: Any) -> None:
     assert decode(text) == value
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_decoding_anything_gives_a_value_or_invalid_json(text: bytes) -> None:
     try:
@@ -388,7 +384,6 @@ def test_decoding_anything_gives_a_value_or_invalid_json(text: bytes) -> None:
         assert decode(encode(value, MIB)) == value
 
 
-@settings(deadline=None)
 @given(st.text('[]{}:,"\\u0123456789abcdefNIntyul-+.eE ', max_size=40))
 def test_decoding_what_looks_like_json_gives_a_value_or_invalid_json(text: str) -> None:
     try:
@@ -419,14 +414,12 @@ def shuffled(value: Any) -> Any:
     return value
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_the_canonical_text_does_not_depend_on_the_order_of_keys(value: Any) -> None:
     assert canonical(value) == canonical(shuffled(value))
     assert json.loads(canonical(value)) == value
 
 
-@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_values_that_differ_have_different_canonical_texts(first: Any, second: Any) -> None:
     if first != second:

@@ -404,7 +404,7 @@ def drain(driver: Driver) -> None:
     raise AssertionError(f"does not end: {driver.execution}")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.randoms(use_true_random=False), st.integers(0, 60), st.booleans())
 def test_everything_holds_after_every_event(chance: random.Random, steps: int, restarts: bool) -> None:
     driver = Driver(random_graph(chance, 8))

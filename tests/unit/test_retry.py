@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_engine.runtime.core.limits import MAX_DELAY_SECONDS, MAX_RETRIES, MAX_RETRY_AFTER_SECONDS
@@ -49,14 +49,12 @@ def test_backoff_of_a_huge_attempt_number_is_the_longest_delay() -> None:
         assert backoff_seconds(policy, 5_000) == 60
 
 
-@settings(deadline=None)
 @given(POLICIES, ATTEMPTS)
 def test_backoff_never_falls_and_stays_below_the_longest_delay(policy: RetryPolicy, attempt: int) -> None:
     this, following = backoff_seconds(policy, attempt), backoff_seconds(policy, attempt + 1)
     assert 0 <= this <= following <= policy.max_delay_seconds
 
 
-@settings(deadline=None)
 @given(POLICIES, ATTEMPTS, JITTERS)
 def test_full_jitter_draws_between_zero_and_the_backoff(policy: RetryPolicy, attempt: int, jitter: float) -> None:
     delay = delay_seconds(policy, attempt, jitter, None)
@@ -103,7 +101,6 @@ def test_a_longer_delay_of_the_policy_is_not_cut_to_a_day() -> None:
     assert delay_seconds(policy, 1, 0, math.inf) == 200_000
 
 
-@settings(deadline=None)
 @given(POLICIES, ATTEMPTS, JITTERS, st.floats(0, MAX_RETRY_AFTER_SECONDS))
 def test_retry_after_is_kept_whatever_the_policy(
     policy: RetryPolicy, attempt: int, jitter: float, asked: float

@@ -124,7 +124,6 @@ def test_node_ids_with_dashes_and_underscores() -> None:
     assert render("{{ _a.output }}-{{ A-.output }}", **{"_a": 1, "A-": 2}) == "1-2"
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_a_whole_text_keeps_the_type_of_its_value(value: Any) -> None:
     rendered = render("{{ a.output.x }}", a={"x": value})
@@ -132,7 +131,6 @@ def test_a_whole_text_keeps_the_type_of_its_value(value: Any) -> None:
     assert type(rendered) is type(value)
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_inside_text_texts_stand_as_they_are_and_all_else_as_json(value: Any) -> None:
     rendered = render("<{{ a.output }}>", a=value)
@@ -177,7 +175,6 @@ def test_templates_anywhere_in_lists_and_objects() -> None:
     }
 
 
-@settings(deadline=None)
 @given(st.dictionaries(TEXTS, VALUES, max_size=4))
 def test_a_configuration_without_templates_is_itself(config: dict[str, Any]) -> None:
     assume("{{" not in json.dumps(config))
@@ -240,13 +237,11 @@ def test_references_are_listed_with_their_places() -> None:
     )
 
 
-@settings(deadline=None)
 @given(REFERENCES)
 def test_a_reference_is_shown_as_it_can_be_written(reference: Reference) -> None:
     assert parse_text(f"{{{{ {reference} }}}}") == [reference]
 
 
-@settings(deadline=None)
 @given(st.lists(REFERENCES | TEXTS.filter(lambda text: text and "{" not in text), max_size=6))
 def test_text_and_references_alternate_as_written(parts: list[str | Reference]) -> None:
     written = "".join(part if isinstance(part, str) else f"{{{{{part}}}}}" for part in parts)
@@ -519,7 +514,7 @@ def test_a_value_can_be_handed_on_many_times_without_growing() -> None:
     assert value == "{{ input.x }}{{ input.x }}"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text("{}\"'[](),.:\\abdefault01 \n_-", max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
