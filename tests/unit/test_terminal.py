@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -32,6 +33,7 @@ def test_messages_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[red]text[/red]" in written.out
 
 
+@example("\u20c1\u202e")  # a character that this Python does not know yet is none that acts
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_documents_are_the_same_without_what_acts_on_a_terminal(value: Any) -> None:
     written: list[str] = []
@@ -45,7 +47,8 @@ def test_documents_are_the_same_without_what_acts_on_a_terminal(value: Any) -> N
         print_json(value)
     text = "".join(written)
     assert json.loads(text) == value
-    assert [c for c in acted_on(text) if ord(c) < 0xA0 or 0x2000 <= ord(c) < 0x2100 or 0xD800 <= ord(c) < 0xE000] == []
+    controls = [c for c in acted_on(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    assert [c for c in controls if ord(c) < 0xA0 or 0x2000 <= ord(c) < 0x2100 or 0xD800 <= ord(c) < 0xE000] == []
 
 
 def test_a_terminal_that_has_few_characters(monkeypatch: pytest.MonkeyPatch) -> None:
