@@ -257,11 +257,16 @@ class Engine:
             _error(record),
         )
 
-    async def results(self, execution_id: str, wait_seconds: float = 0.0) -> ExecutionResults:
-        """What an execution came to; with `wait_seconds`, waits that long for it to end, or for a shutdown."""
+    async def results(
+        self, execution_id: str, wait_seconds: float = 0.0, wanted: Callable[[], bool] = lambda: True
+    ) -> ExecutionResults:
+        """What an execution came to; with `wait_seconds`, waits that long for it to end, or for a shutdown.
+
+        Who no longer wants to know is not waited for: `wanted` is asked every second.
+        """
         record = await self._read(execution_id)
         if record.state not in TERMINAL_WORKFLOW_STATES and wait_seconds > 0:
-            record = await self._wait_for_end(execution_id, wait_seconds)
+            record = await self._wait_for_end(execution_id, wait_seconds, wanted)
         output_text = None
         if record.state is WorkflowState.COMPLETED:
             graph = await self._graphs.get(record.definition_id)
@@ -269,14 +274,16 @@ class Engine:
             output_text = combine_exit_outputs(await self._store.read_outputs(execution_id, exits))
         return ExecutionResults(execution_id, record.state, output_text, record.completed_at, _error(record))
 
-    async def _wait_for_end(self, execution_id: str, wait_seconds: float) -> ExecutionRecord:
+    async def _wait_for_end(
+        self, execution_id: str, wait_seconds: float, wanted: Callable[[], bool]
+    ) -> ExecutionRecord:
         """Subscribe first, then read, then wait: so no change is missed. Reads again every second at least."""
         deadline = self._clock.monotonic() + wait_seconds
         with self._transport.follow(execution_id) as follower:
             while True:
                 record = await self._read(execution_id)
                 left = deadline - self._clock.monotonic()
-                if record.state in TERMINAL_WORKFLOW_STATES or left <= 0 or not self._accepting:
+                if record.state in TERMINAL_WORKFLOW_STATES or left <= 0 or not self._accepting or not wanted():
                     return record
                 await follower.ended(min(left, REREAD_SECONDS))
 

@@ -118,7 +118,7 @@ class ExecutionRoutes:
     async def results(self, call: Call) -> web.Response:
         """The output of an execution."""
         query: WaitQuery = call.query
-        return results_response(await self._engine.results(call.path("execution_id"), query.wait))
+        return results_response(await self._engine.results(call.path("execution_id"), query.wait, call.is_waited_for))
 
     async def cancel(self, call: Call) -> web.Response:
         """Ask for an execution to be cancelled."""

@@ -68,6 +68,10 @@ class Call:
         """A part of the path."""
         return self.request.match_info[name]
 
+    def is_waited_for(self) -> bool:
+        """Whether the client is still there."""
+        return self.request.transport is not None
+
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 

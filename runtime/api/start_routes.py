@@ -86,7 +86,7 @@ class StartRoutes:
             call.path("name"), body.input_params, version=query.version, claim=call.claim
         )
         if query.wait:
-            results = await self._engine.results(started.execution_id, query.wait)
+            results = await self._engine.results(started.execution_id, query.wait, call.is_waited_for)
             if results.state in TERMINAL_WORKFLOW_STATES:
                 return results_response(results)
         return json_response(

@@ -59,6 +59,28 @@ async def test_a_request_that_fails_or_is_given_up_makes_room(make_api: Make, ru
     await submit(client)
 
 
+async def test_a_client_that_stops_waiting_makes_room(make_api: Make, runtime: Runtime, gate: Gate) -> None:
+    client = await make_api(runtime, max_concurrent_requests=1)
+    execution_id = await submit(client, GATED)
+    waits = [
+        f"GET /v1/workflows/{execution_id}/results?wait=300 HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+        head("/v1/definitions/gated/executions?wait=300", "Content-Length: 2") + b"{}",
+    ]
+    followers = runtime.transport._followers  # type: ignore[attr-defined]
+    for wait in waits:
+        _, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(wait)
+        async with asyncio.timeout(30):
+            while not followers:
+                await asyncio.sleep(0)
+            await problem(await client.get("/v1/workflows"), 503, "overloaded")
+            writer.transport.abort()
+            while followers:
+                await asyncio.sleep(0)
+        assert (await client.get("/v1/workflows")).status == 200
+    gate.open.set()
+
+
 async def test_a_body_that_does_not_come_is_given_up(make_api: Make, runtime: Runtime) -> None:
     client = await make_api(runtime, request_timeout_seconds=0.05)
     for start in (head(SUBMIT, "Content-Length: 100"), head(SUBMIT, "Transfer-Encoding: chunked") + b"1\r\n{\r\n"):
