@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from .problems import PROBLEM_MEDIA_TYPE, problem_document, problem_response
+from .problems import PROBLEM_MEDIA_TYPE, http_error_response, problem_document, problem_response
 from .responses import DEFAULT_HEADERS, SERVER_NAME
 
 log = logging.getLogger(__name__)
+
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 KEEP_ALIVE_SECONDS = 75.0
 """Longer than load balancers keep idle connections (60 seconds), so that they are the ones who close."""
@@ -58,6 +61,13 @@ class _Connection(RequestHandler):
         if self.transport is not None:
             self.transport.write(_late_head(self._request_timeout_seconds))
             self.force_close()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A body that is not what it says is its sender's fault, also where nobody but aiohttp reads it."""
+        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            log.debug("the rest of a body cannot be read: %s", kw["exc_info"])
+        else:
+            super().log_exception(*args, **kw)
 
     def handle_error(
         self,
@@ -112,6 +122,18 @@ class _Server(web.Server):
         return _Connection(self, loop=self._loop, **self._kwargs)
 
 
+def _answering(handle: Handle) -> Handle:
+    """What is refused before any middleware, which is an `Expect` that nobody knows, as a problem document."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException as error:
+            return http_error_response(error)
+
+    return answer
+
+
 class ApiRunner(web.AppRunner):
     """Runs an application on `_Server`. The head of a request may take `request_timeout_seconds`."""
 
@@ -128,4 +150,4 @@ class ApiRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)
+        return _Server(_answering(made.request_handler), request_factory=made.request_factory, **made._kwargs)

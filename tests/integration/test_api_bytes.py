@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import logging
 
 import pytest
 from api_client import (
@@ -111,9 +112,18 @@ async def test_a_request_that_is_no_sound_http_is_the_clients_fault(
     assert (await client.get("/v1/health")).status == 200
 
 
-async def test_a_body_that_cannot_be_unpacked_is_a_problem_document(client: Client) -> None:
+async def test_a_body_that_cannot_be_unpacked_is_a_problem_document(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     response = await client.post(SUBMIT, data=b"not gzip", headers={**JSON, "Content-Encoding": "gzip"})
     assert "Content-Encoding" in (await problem(response, 400, "bad-request"))["detail"]
+    # The end of the connection says that the server has seen all of the body, whoever read it.
+    for path in (SUBMIT, "/nowhere"):
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(head(path, "Content-Length: 8", "Content-Encoding: gzip") + b"not gzip")
+        assert (await reader.read()).startswith(b"HTTP/1.1 4")
+        writer.close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_clients_that_send_slowly_or_leave_disturb_nobody(

@@ -152,6 +152,13 @@ async def test_what_is_no_http_gets_a_problem_and_no_trace(
     assert [record for record in caplog.records if record.levelno > logging.INFO or record.exc_info] == []
 
 
+@pytest.mark.parametrize("path", [SUBMIT, "/nowhere"])
+async def test_an_expectation_that_cannot_be_met_is_a_problem_document(client: Client, path: str) -> None:
+    response = await client.post(path, json=HELLO, headers={"Expect": "miracles"})
+    assert "miracles" in (await problem(response, 417, "expectation-failed"))["detail"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
 async def test_a_path_that_is_no_utf8_or_no_url_is_not_there(client: Client) -> None:
     for path in ("/%ff", "/%", "/%zz", "//", "/../..", "/v1/../etc", "/v1/workflows/%2e%2e"):
         status, body = await exchange(client, f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
