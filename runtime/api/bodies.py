@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..core.definition import NO_NUL
 from ..core.state import WorkflowState
 from ..ports import ExecutionFilter
 from .values import (
@@ -61,7 +62,7 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(min_length=1, max_length=256, description="whose it is or what it is for")
+    name: str = Field(min_length=1, max_length=256, pattern=NO_NUL, description="whose it is or what it is for")
     scope: Literal["read", "run", "admin"] = Field(description="what it allows; each includes the ones before it")
     expires_at: Moment | None = Field(default=None, description="when it ends; never unless given")
 

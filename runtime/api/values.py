@@ -33,7 +33,8 @@ def parse_moment(value: Any) -> int:
         zone = "+00:00" if zone in "Zz" else zone
         try:
             moment = datetime.fromisoformat(f"{day}T{time}{'59' if leap else second}{(fraction or '')[:7]}{zone}")
-            return (moment - _EPOCH + timedelta(seconds=leap)) // timedelta(milliseconds=1)
+            # What would be in another year than 1 to 9999 in UTC could not be shown again.
+            return (moment.astimezone(UTC) + timedelta(seconds=leap) - _EPOCH) // timedelta(milliseconds=1)
         except (ValueError, OverflowError):
             pass
     raise ValueError(f"must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z, got {show(value)}")

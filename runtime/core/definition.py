@@ -21,6 +21,8 @@ from .shape import describe_errors
 from .template import INPUT_ROOT, OUTPUT_FIELD, CompiledConfig, Reference, compile_config, contains_template
 
 NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
+NO_NUL = r"^[^\x00]*$"
+"""A text that every store can hold: PostgreSQL takes no NUL."""
 
 ConfigCheck = Callable[[Mapping[str, Any]], Sequence[tuple[tuple[str | int, ...], str]]]
 """Checks a handler's configuration: pairs of (keys and indexes down to the fault, message)."""
@@ -75,7 +77,10 @@ class WorkflowDefinition(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(
-        min_length=1, max_length=limits.MAX_NAME_CHARACTERS, description="its name; versions are counted by name"
+        min_length=1,
+        max_length=limits.MAX_NAME_CHARACTERS,
+        pattern=NO_NUL,
+        description="its name; versions are counted by name",
     )
     dag: Dag = Field(description="the graph")
     description: str | None = Field(

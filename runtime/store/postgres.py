@@ -240,6 +240,8 @@ class PostgresStore:
         return key_record(tuple(found[0])) if found else None
 
     async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
+        if "\0" in key_id:  # no row has it: PostgreSQL takes none
+            return False
         return bool(await self._api.write(self._queries["revoke_key"], revoked_at, key_id))
 
     async def delete_ended_executions(self, ended_before: int, limit: int) -> int:

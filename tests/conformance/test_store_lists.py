@@ -347,5 +347,6 @@ async def test_a_key_is_revoked_once_and_stays_listed(store: Store) -> None:
     assert await store.revoke_key("key-1", START + 5) is True
     assert await store.revoke_key("key-1", START + 6) is False
     assert await store.revoke_key("key-2", START + 6) is False
+    assert await store.revoke_key("key\x00", START + 6) is False
     assert await store.list_keys() == [key(1, revoked_at=START + 5)]
     assert await store.find_key("digest 1") == key(1, revoked_at=START + 5)

@@ -213,6 +213,8 @@ async def test_a_key_that_is_revoked_elsewhere_ends_soon(
         ({"name": "a", "scope": "public"}, ["scope"]),
         ({"name": "a", "scope": "run", "expires_at": 5}, ["expires_at"]),
         ({"name": "a", "scope": "run", "expires_at": "tomorrow"}, ["expires_at"]),
+        ({"name": "a", "scope": "run", "expires_at": "9999-12-31T23:59:60Z"}, ["expires_at"]),
+        ({"name": "a\x00b", "scope": "run"}, ["name"]),
         ({"name": "a", "scope": "run", "key": "mine"}, ["key"]),
     ],
 )

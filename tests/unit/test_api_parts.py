@@ -75,16 +75,20 @@ def test_a_line_that_is_too_long_is_skipped_and_not_kept(size: int) -> None:
         ("1970-01-01T00:00:00-00:30", 1_800_000),
         ("1970-01-01T00:00:00.123456789Z", 123),
         ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+        ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000),
     ],
 )
 def test_a_moment(text: str, milliseconds: int) -> None:
     assert parse_moment(text) == milliseconds
+    assert parse_moment(format_moment(milliseconds)) == milliseconds
 
 
 @pytest.mark.parametrize(
     "value",
     ["", "now", "1970-01-01", "1970-01-01T00:00:00", "1970-01-01 00:00:00Z", "1970-02-30T00:00:00Z", "0", 0, None,
-     "1970-01-01T24:00:01Z", "1970-01-01T00:00:61Z", "1970-01-01T00:00:00+25:00", "0000-01-01T00:00:00Z", "x" * 10_000],
+     "1970-01-01T24:00:01Z", "1970-01-01T00:00:61Z", "1970-01-01T00:00:00+25:00", "0000-01-01T00:00:00Z", "x" * 10_000,
+     "9999-12-31T23:59:60Z", "9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+00:01"],
 )  # fmt: skip
 def test_what_is_no_moment(value: Any) -> None:
     with pytest.raises(ValueError, match="RFC 3339"):

@@ -173,6 +173,7 @@ def test_required_keys(path: tuple[str | int, ...], shown: str) -> None:
         (("name",), 5, "must be text, got 5"),
         (("name",), "", "must have at least 1 characters"),
         (("name",), "x" * 257, "must have at most 256 characters"),
+        (("name",), "a\x00b", r"'a\x00b' does not match ^[^\x00]*$"),
         (("description",), "x" * 10_001, "must have at most 10000 characters"),
         (("dag",), [], "must be an object, got a list of 0 items"),
         (("dag", "nodes"), [], "must have at least 1 item"),
