@@ -119,7 +119,7 @@ class DefinitionItem(AnswerModel):
 class DefinitionDocument(DefinitionItem):
     """A version of a definition, with its content."""
 
-    definition: dict[str, Any] = Field(description="as it was submitted")
+    definition: dict[str, Any] = Field(description="its content, with the keys of each object in alphabetical order")
 
 
 NextCursor = Annotated[str | None, Field(description="`cursor` of the next page; null when this is the last one")]

@@ -54,6 +54,10 @@ TITLES = {
     405: "Wrong method",
     500: "The engine has a fault",
 }
+_HTTP_DETAILS = {
+    404: "no route has this path; /docs shows those there are",
+    405: "the route at this path takes other methods; the Allow header names them",
+}
 
 
 def status_of(kind: type[EngineError]) -> int:
@@ -108,7 +112,8 @@ def http_error_response(error: web.HTTPException) -> web.Response:
     code = (error.reason or "error").lower().replace(" ", "-")
     title = TITLES.get(error.status, error.reason)
     allow = {"Allow": error.headers["Allow"]} if error.status == 405 else None
-    return problem_response(problem_document(error.status, code, title, error.text or error.reason), allow)
+    detail = _HTTP_DETAILS.get(error.status, error.text or error.reason)
+    return problem_response(problem_document(error.status, code, title, detail), allow)
 
 
 def problems_middleware(*, show_faults: bool) -> Any:
