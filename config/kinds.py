@@ -59,7 +59,7 @@ def _check_http_url(value: str | None) -> str | None:
 
 
 def _names_a_file(value: Any) -> Any:
-    if value == "":
+    if isinstance(value, str) and Path(value).name in ("", ".."):
         raise ValueError
     return value
 

@@ -51,7 +51,10 @@ async def _import(connection: Any, batches: Iterable[Batch], partitions: int) ->
         if table.name == "executions":
             columns.append("partition")
         records = [_record(table.columns, row, partitions) for row in batch.rows]
-        await connection.copy_records_to_table(table.name, records=records, columns=columns)
+        try:
+            await connection.copy_records_to_table(table.name, records=records, columns=columns)
+        except asyncpg.DataError as error:
+            raise StoreUnusable(f"{table.name} cannot be copied: {error}") from error
         copied[table.name] += len(records)
         if table.name == "executions":
             state = table.columns.index("state")

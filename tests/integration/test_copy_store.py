@@ -156,6 +156,23 @@ async def test_a_copy_that_fails_half_way_leaves_nothing(
     assert (copied["definitions"], copied["executions"]) == (1, 1)
 
 
+async def test_a_text_that_postgres_cannot_hold_is_named(
+    postgres_server: PostgresServer,
+    start_runtime: Callable[..., Awaitable[Runtime]],
+    stop_runtime: Callable[[Runtime], Awaitable[None]],
+    tmp_path: Path,
+) -> None:
+    source = await start_runtime(sqlite_path=tmp_path / "engine.db")
+    await source.engine.submit({"name": "mine", "dag": {"nodes": [{"id": "a", "handler": "input"}]}})
+    await stop_runtime(source)
+    with closing(sqlite3.connect(tmp_path / "engine.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE definitions SET name = 'a' || char(0) || 'b'")
+    given = postgres_server.settings(postgres_server.create_database())
+
+    with pytest.raises(StoreUnusable, match=r"definitions cannot be copied.*0x00"):
+        await import_tables(export_tables(tmp_path / "engine.db"), address_of(given), SystemClock(), partitions=16)
+
+
 def test_the_command_copies_and_says_what_to_do_next(
     run_command: Callable[..., Done], postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

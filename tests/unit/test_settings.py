@@ -229,6 +229,8 @@ def test_a_bad_value_is_named_with_what_it_is(monkeypatch: pytest.MonkeyPatch, n
         ("MAX_DEFINITION_BYTES", "x", "must be a whole number from 1024 to 67108864, got 'x'"),
         ("POSTGRES_HOST", "", "must be a text that is not empty, got ''"),
         ("SQLITE_PATH", "", "must be the path of a file, got ''"),
+        ("SQLITE_PATH", "/", "must be the path of a file, got '/'"),
+        ("SQLITE_PATH", "data/..", "must be the path of a file, got 'data/..'"),
         (
             "RUNTIME_ROLES",
             "api,cook",
