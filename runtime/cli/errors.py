@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +17,8 @@ USAGE_ERROR = 2
 UNREACHABLE = 3
 NOT_ENDED = 4
 CANCELLED = 130
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 EXIT_CODES = (
     (0, "it worked; a workflow that was waited for is COMPLETED"),
@@ -44,6 +48,7 @@ class UsageError(CommandError):
 
 def with_reported_errors(command: Callable[[], int]) -> int:
     """The command's exit code. Expected errors become a message; anything else is a fault and shows its trace."""
+    _prepare_output()
     try:
         code = command()
         sys.stdout.flush()
@@ -55,16 +60,31 @@ def with_reported_errors(command: Callable[[], int]) -> int:
         return CANCELLED
     except BrokenPipeError:
         # Whoever read the output has seen enough. What Python would still write at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _let_output_go()
         return FAILURE
     except Exception as error:
         from .engine_errors import as_command_error
 
         known = as_command_error(error)
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and error.filename is None:
+            _let_output_go()
+            known = CommandError(f"the output cannot be written: {error.strerror}")
         if known is None:
             raise
         report_error(known)
         return known.code
+
+
+def _prepare_output() -> None:
+    """A closed output takes nothing; one that cannot hold a character gets its escape."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _let_output_go() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def report_error(error: CommandError) -> None:

@@ -87,3 +87,35 @@ async def test_a_reader_that_has_seen_enough(environment: dict[str, str], tmp_pa
     os.close(pipe[1])
     _, errors = await process.communicate()
     assert (process.returncode, errors) == (1, b"")
+
+
+async def test_an_output_that_is_closed(environment: dict[str, str], tmp_path: Path) -> None:
+    for arguments in ("config", "config --json"):
+        process = await asyncio.create_subprocess_shell(
+            f'"{sys.executable}" -m workflow_engine {arguments} >&-',
+            cwd=tmp_path,
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+async def test_an_output_that_is_full(environment: dict[str, str], tmp_path: Path) -> None:
+    for arguments in ("config", "config --json"):
+        process = await asyncio.create_subprocess_shell(
+            f'"{sys.executable}" -m workflow_engine {arguments} >/dev/full',
+            cwd=tmp_path,
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (1, b"the output cannot be written: No space left on device\n")
+
+
+async def test_an_output_that_cannot_hold_every_character(run: Make) -> None:
+    variables = {"PYTHONUTF8": "0", "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii", "SQLITE_PATH": "\u00fc.db"}
+    code, output, errors = await run("config", **variables)
+    assert (code, errors) == (0, "")
+    assert "\\xfc.db" in output
