@@ -12,6 +12,7 @@ from aiohttp import web
 from ..clock import Clock
 from ..core.json_text import InvalidJson, decode
 from ..core.problem import Problem
+from ..definitions import off_loop
 from ..engine import Engine
 from ..errors import EngineError, PayloadTooLarge
 from ..ports import IdempotencyClaim
@@ -75,7 +76,7 @@ class BulkStart:
         if isinstance(line, TooLong):
             raise PayloadTooLarge(f"the line is longer than the {self._max_line_bytes} bytes allowed")
         try:
-            value = decode(line)
+            value = await off_loop(len(line), lambda: decode(line))
         except InvalidJson as error:
             raise BadRequest("the line is not valid JSON", [Problem("$", str(error))]) from None
         parameters = validate(value, TriggerRequest).input_params

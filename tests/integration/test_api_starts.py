@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from api_client import GATED, HELLO, JSON, SUBMIT, Client, Gate, Make, error_paths, problem, results, submit
 
+from workflow_engine.runtime.api import bulk as bulk_start
+from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.limits import MAX_INPUT_BYTES
 from workflow_engine.runtime.process import Runtime
 
@@ -161,6 +164,20 @@ async def test_all_lines_start_the_version_of_the_first(defined: Client) -> None
         await response.content.read()
     async with defined.get("/v1/workflows") as response:
         assert [item["version"] for item in (await response.json())["items"]] == [1, 1]
+
+
+async def test_a_large_line_is_read_in_a_thread(defined: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_by: list[tuple[bool, bool]] = []
+
+    def noted(line: bytes) -> Any:
+        read_by.append((len(line) > 500_000, threading.current_thread() is threading.main_thread()))
+        return decode(line)
+
+    monkeypatch.setattr(bulk_start, "decode", noted)
+    large = json.dumps({"input_params": {"list": [{}] * 150_000}}).encode()
+    answers = await bulk(defined, io.BytesIO(b"{}\n" + large + b"\n{}\n"))
+    assert [(answer["line"], "execution_id" in answer) for answer in answers] == [(1, True), (2, True), (3, True)]
+    assert sorted(read_by) == [(False, True), (False, True), (True, False)]
 
 
 async def test_a_bulk_of_another_type(defined: Client) -> None:
