@@ -74,4 +74,4 @@ def plan(look: Look, replica: str, owned: Collection[int], interval_seconds: flo
         if each.owner not in (replica, NOBODY) and each.expires_in_seconds > 0
     ]
     next_look = min([interval_seconds, *waits]) if room > 0 else interval_seconds
-    return Plan(take, release, lost, 0.0 if release else next_look)
+    return Plan(take, release, lost, next_look)

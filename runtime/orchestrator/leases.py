@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock
@@ -20,6 +20,8 @@ from ..ports import Store
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 1.0
+DRAIN_SECONDS = 30.0
+"""How long a partition that is handed over waits for what runs of it: after that, its next owner runs it again."""
 
 
 class Attended(NamedTuple):
@@ -47,11 +49,27 @@ class Leases:
         self._interval_seconds = interval_seconds
         self._deadlines: dict[int, float] = {}
         self._renew_at: dict[int, float] = {}
+        self._draining: dict[int, float] = {}
 
     def may_start(self, partition: int) -> bool:
         """Whether something of a partition may be started now: it is owned, and its lease has not run out."""
         deadline = self._deadlines.get(partition)
-        return deadline is not None and self._clock.monotonic() < deadline
+        return deadline is not None and partition not in self._draining and self._clock.monotonic() < deadline
+
+    def drain(self, partitions: Collection[int]) -> None:
+        """Start nothing more of these: they are to be handed over when nothing of them runs."""
+        for partition in partitions:
+            self._draining.setdefault(partition, self._clock.monotonic() + DRAIN_SECONDS)
+
+    def drained(self, busy: Collection[int]) -> Sequence[int]:
+        """What can be handed over: what is not `busy`, of which something runs, or has been for too long."""
+        now = self._clock.monotonic()
+        return [each for each, give_up_at in self._draining.items() if each not in busy or give_up_at <= now]
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether anything is to be handed over."""
+        return bool(self._draining)
 
     def to_renew(self) -> Sequence[int]:
         """The partitions whose lease is used up by a third or more."""
@@ -59,8 +77,8 @@ class Leases:
         return [partition for partition, renew_at in self._renew_at.items() if renew_at <= now]
 
     def next_renewal(self) -> float:
-        """When the next renewal is due, on the monotonic clock."""
-        return min(self._renew_at.values(), default=math.inf)
+        """When the next renewal is due, or a drain has taken too long, on the monotonic clock."""
+        return min((*self._renew_at.values(), *self._draining.values()), default=math.inf)
 
     def renewed(self, partition: int, version: int, asked_at: float) -> None:
         """A commit that was asked for then has made this the partition's version."""
@@ -73,6 +91,7 @@ class Leases:
         self.versions.pop(partition, None)
         self._deadlines.pop(partition, None)
         self._renew_at.pop(partition, None)
+        self._draining.pop(partition, None)
         self.next_look = 0.0
 
     async def attend(self) -> Attended:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from ..clock import Clock
@@ -57,6 +57,9 @@ class Pool(Protocol):
 
     def cancel(self, execution_ids: Iterable[str]) -> None:
         """Stop what runs of these executions."""
+
+    def running_partitions(self) -> Collection[int]:
+        """The partitions of which something runs now."""
 
     def dispatch_held(self) -> None:
         """Queue again what could not start while its lease had run out."""
@@ -141,7 +144,7 @@ class Owner:
         """One batch: take, load, decide, commit, act."""
         inbox = self._transport.take()
         self._in_hand += inbox.outcomes
-        surplus = await self._attend()
+        await self._attend()
         if len(self._leases.versions) < self._store.partitions:
             # What ran here of partitions that are others' now: their owners dispatch it again.
             self._in_hand = [each for each in self._in_hand if self._owns(each.execution_id)]
@@ -158,29 +161,32 @@ class Owner:
         lost = await self._settle(effects)
         handled = {id(each) for each in outcomes if self._partition_of(each.execution_id) not in lost}
         self._in_hand = [outcome for outcome in self._in_hand if id(outcome) not in handled]
-        for partition in surplus:
-            await self._hand_over(partition)
+        if self._leases.is_draining:
+            await self._hand_over()
         if self._in_hand or self._to_load:
             self._transport.nudge()
         elif self._careful:
             self._careful = False
 
-    async def _attend(self) -> Sequence[int]:
-        """Look after what this replica owns, when it is time; returns what is to be handed over."""
+    async def _attend(self) -> None:
+        """Look after what this replica owns, when it is time."""
         if self._clock.monotonic() < self._leases.next_look:
-            return ()
+            return
         attended = await self._leases.attend()
         for partition in attended.lost:
             self._drop(partition)
         if attended.taken:
             self._next_sweep = 0.0
-        return attended.surplus
+        self._leases.drain(attended.surplus)
 
-    async def _hand_over(self, partition: int) -> None:
-        """Nothing of it is started any more, and everything that was decided is committed."""
-        if partition in self._leases.versions:
-            self._drop(partition)
-            await self._leases.release(partition)
+    async def _hand_over(self) -> None:
+        """Hand over what is drained: nothing of it runs or starts, and every outcome of it is committed."""
+        self._take_ended()
+        uncommitted = {self._partition_of(outcome.execution_id) for outcome in self._in_hand}
+        for partition in self._leases.drained(self._pool.running_partitions()):
+            if partition not in uncommitted:
+                self._drop(partition)
+                await self._leases.release(partition)
 
     def _drop(self, partition: int) -> None:
         """Forget the executions of a partition: what is queued of them does not start."""

@@ -123,6 +123,10 @@ class WorkerPool:
             if slot.delivery is not None and slot.delivery.execution.execution_id == execution_id
         ]
 
+    def running_partitions(self) -> set[int]:
+        """The partitions of which something runs now."""
+        return {slot.delivery.execution.partition for slot in self._slots if slot.delivery is not None}
+
     def cancel(self, execution_ids: Iterable[str]) -> None:
         """Stop what runs of these executions; their outcomes are not handed in."""
         wanted = set(execution_ids)

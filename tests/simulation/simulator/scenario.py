@@ -257,11 +257,20 @@ async def _chaos(world: World, process: Process) -> None:
         await process.start()
 
 
+async def _join(world: World, process: Process) -> None:
+    """Replicas come one after another, in the middle of the others' work: partitions change hands."""
+    await asyncio.sleep(world.workload.random() * 20)
+    await process.start()
+
+
 async def _run(world: World, disk: Disk) -> Journal:
     processes = [Process(world, disk, f"engine-{number}") for number in range(world.replicas)]
     journal = Journal()
-    await asyncio.gather(*(process.start() for process in processes))
+    first, *others = processes
+    await first.start()
+    late = [world.loop.create_task(_join(world, process)) for process in others]
     users = [world.loop.create_task(_user(world, processes, journal, number)) for number in range(USERS)]
+    await asyncio.gather(*late)
     await asyncio.gather(*(_chaos(world, process) for process in processes))
     await asyncio.gather(*users)
     world.quiet = True

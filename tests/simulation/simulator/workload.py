@@ -116,6 +116,7 @@ def _check_start(world: World, disk: Disk, context: NodeContext, key: tuple[str,
     if attempt > 1 and (node_id, attempt - 1) not in committed:
         world.violated(f"I6 {node_id}#{attempt} of {execution_id} started before attempt {attempt - 1} was committed")
     world.happened["handler_started"] += 1
+    world.starts[execution_id, node_id, attempt] += 1
     if key in world.running:
         world.violated(f"I8 {node_id}#{attempt} of {execution_id} started while it runs in the same process")
     world.running.add(key)

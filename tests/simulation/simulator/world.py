@@ -63,6 +63,8 @@ class World:
         self.happened: Counter[str] = Counter()
         self.events: deque[str] = deque(maxlen=60)
         self.violations: list[str] = []
+        self.starts: Counter[tuple[str, str, int]] = Counter()
+        """How often each attempt was started, by whomever."""
         self.running: set[tuple[str, str, int, tuple[str, int]]] = set()
 
     def strikes(self, fault: str) -> bool:
