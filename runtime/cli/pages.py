@@ -25,7 +25,7 @@ def read_pages(
         page = server.get(path, {**(query or {}), "limit": limit, **({"cursor": cursor} if cursor else {})})
         items += page["items"]
         cursor = page["next_cursor"]
-        if cursor is None or len(items) >= options.limit:
+        if cursor is None or not page["items"] or len(items) >= options.limit:
             return {"items": items, "next_cursor": cursor}
 
 
