@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from workflow_engine.runtime.core.graph import Graph
 from workflow_engine.runtime.core.machine import fold
-from workflow_engine.runtime.core.state import NodeState
+from workflow_engine.runtime.core.state import IllegalTransition, NodeState
 from workflow_engine.runtime.ports import LoadedExecution
 
 
@@ -39,7 +39,10 @@ def broken_invariants(loaded: LoadedExecution, graph: Graph) -> list[str]:
                 broken.append(f"I7 {row.node_id} in {record.execution_id} ran before {graph.node_ids[dependency]}")
     if record.started_at is None:
         return broken
-    folded = fold(record.execution_id, graph, b"{}", rows, effective[0] if effective else None)
+    try:
+        folded = fold(record.execution_id, graph, b"{}", rows, effective[0] if effective else None)
+    except IllegalTransition as error:
+        return [*broken, f"I13 the rows of {record.execution_id} contradict each other: {error}"]
     if (folded.state, folded.error) != (record.state, record.error):
         broken.append(f"I13 {record.execution_id} is {record.state}, its rows say {folded.state}")
     return broken
