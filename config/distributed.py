@@ -10,7 +10,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr
 
-from .kinds import Count, OptionalSecret, Port, PositiveSeconds, PostgresUrl, RedisUrl
+from .kinds import (
+    Count,
+    OptionalNames,
+    OptionalReplicaId,
+    OptionalSecret,
+    Port,
+    PositiveSeconds,
+    PostgresUrl,
+    RedisUrl,
+)
 
 
 class RedisSettings(BaseModel):
@@ -24,6 +33,7 @@ class RedisSettings(BaseModel):
         None,
         description="instead of the four above: `redis://[user][:password]@host:port/db`, `rediss://` for TLS",
     )
+    redis_cluster: bool = Field(False, description="whether the address is that of a node of a Redis Cluster")
     redis_max_connections: Count = Field(50, description="most connections of one process to Redis")
     redis_socket_timeout: PositiveSeconds = Field(10.0, description="longest wait for an answer of Redis")
 
@@ -47,6 +57,15 @@ class PostgresSettings(BaseModel):
 
 class ReplicaSettings(BaseModel):
     """Replicas"""
+
+    replica_id: OptionalReplicaId = Field(
+        None,
+        description="this process's name among its replicas, of which there must be one at a time; a process that "
+        "starts again under its name takes what it owned back at once; unless set, a new one at every start",
+    )
+    worker_handlers: OptionalNames = Field(
+        None, description="the handlers whose nodes this process runs; unless set, all it has"
+    )
 
     partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
         16, description="parts that executions are spread over, each owned by one orchestrator; fixed once stored"
@@ -74,4 +93,9 @@ class OrchestratorSettings(BaseModel):
     )
     orchestrator_stale_result_timeout: PositiveSeconds = Field(
         30.0, description="how long an orchestrator that is silent keeps what it owns"
+    )
+    unknown_handler_timeout: PositiveSeconds = Field(
+        3600.0,
+        description="how long a node waits for a process that has its handler, before its execution fails and becomes "
+        "a dead letter",
     )

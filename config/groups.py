@@ -18,6 +18,7 @@ from .kinds import (
     FilePath,
     HttpUrl,
     OptionalBool,
+    OptionalPort,
     OptionalSecret,
     PortOrFree,
     PositiveSeconds,
@@ -54,6 +55,11 @@ class ApiSettings(BaseModel):
 
     api_host: str = Field("127.0.0.1", description="address the API listens on")
     api_port: PortOrFree = Field(8000, description="port of the API; 0 picks a free one")
+    health_port: OptionalPort = Field(
+        None,
+        description="where a process without the role `api` answers `/livez`, `/readyz` and `/v1/health`, on "
+        "`API_HOST`; unless set, it does not",
+    )
     api_keys_required: OptionalBool = Field(
         None,
         description="whether requests need an API key; unless set, when `ENVIRONMENT` is `prod` or `API_HOST` is not "

@@ -45,6 +45,18 @@ def _in_order(value: tuple[Role, ...]) -> tuple[Role, ...]:
     return tuple(role for role in ROLES if role in value)
 
 
+def _split_names(value: Any) -> Any:
+    if value == "":
+        return None
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _no_name_is_empty(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if value is not None and not all(value):
+        raise ValueError("a name is empty")
+    return value
+
+
 def _checked_by(read: Callable[[str], Any]) -> Callable[[SecretStr | None], SecretStr | None]:
     def check(value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -69,6 +81,7 @@ PositiveSeconds = Annotated[float, Field(ge=0.01, le=limits.MAX_TIMEOUT_SECONDS,
 DelaySeconds = Annotated[float, Field(ge=0, le=limits.MAX_DELAY_SECONDS, allow_inf_nan=False), Unit("seconds")]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 PortOrFree = Annotated[int, Field(ge=0, le=65_535)]
+OptionalPort = Annotated[PortOrFree | None, BeforeValidator(_empty_is_unset)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Roles = Annotated[
     tuple[Role, ...],
@@ -76,6 +89,18 @@ Roles = Annotated[
     BeforeValidator(_split_roles),
     AfterValidator(_in_order),
     Allowed("all, or some of api, orchestrator and worker with commas between them"),
+]
+OptionalNames = Annotated[
+    tuple[str, ...] | None,
+    NoDecode,
+    BeforeValidator(_split_names),
+    AfterValidator(_no_name_is_empty),
+    Allowed("names with commas between them"),
+]
+OptionalReplicaId = Annotated[
+    Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None,
+    BeforeValidator(_empty_is_unset),
+    Allowed("letters, digits, `_`, `.` and `-`, at most 128, beginning with a letter or digit"),
 ]
 FilePath = Annotated[Path, BeforeValidator(_names_a_file), Allowed("the path of a file")]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]

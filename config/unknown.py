@@ -31,13 +31,16 @@ _SHARED_PREFIXES = (
     "DEMO_",
     "FAILPOINT",
     "HANDLER_",
+    "HEALTH_",
     "HTTP_",
     "LOG_",
     "MAX_",
     "PARTITION",
+    "REPLICA_",
     "RUNTIME_",
     "SKIP_",
     "STALE_",
+    "UNKNOWN_",
 )
 _NEAR = 0.7
 _VERY_NEAR = 0.8
@@ -60,11 +63,7 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
     for name, text in environment.items():
         if name in known or name.startswith(tuple(family.prefix for family in FAMILIES)):
             continue
-        if (
-            _OTHERS.fullmatch(name)
-            or _LINK_NAME.fullmatch(name)
-            or (name.endswith(("_PORT", "_NAME")) and _LINK_VALUE.match(text))
-        ):
+        if _is_of_others(name, text):
             continue
         if name.startswith(_OWN_PREFIXES):
             yield f"{name} is no setting{_did_you_mean(name, [*_NAMES, *_FAMILY_NAMES], _NEAR)}"

@@ -102,6 +102,12 @@ class StoreOutcomeUnknown(BackendError):
     code: ClassVar[str] = "store-outcome-unknown"
 
 
+class BrokerUnavailable(BackendError):
+    """What replicas talk through does not answer"""
+
+    code: ClassVar[str] = "broker-unavailable"
+
+
 class Overloaded(BackendError):
     """The engine has as much in hand as it takes at a time"""
 

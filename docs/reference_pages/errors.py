@@ -16,6 +16,7 @@ from .markdown import anchor, code
 
 REMEDIES: dict[str, str] = {
     "bad-request": "Correct what `errors` names: a body that is no JSON, an unknown field, a query parameter.",
+    "broker-unavailable": "Nothing to do: what needs Redis waits for it, and the rest goes on.",
     "cross-site-request": "Call the API from its own pages, or from a program; a page of another site cannot.",
     "definition-not-found": "Check the name and the version; definitions are stored by a submit.",
     "execution-conflict": "Look at the execution's state first; one that runs cannot be triggered again.",

@@ -1,0 +1,96 @@
+"""Deliveries that other replicas have: what is known of each, and when it counts as lost.
+
+Only the owner decides that a delivery is lost; workers never claim one from another. A delivery exists while it waits
+in a queue, or was taken less than the heartbeat timeout ago, or a heartbeat younger than that names it, or its outcome
+is on the way. What Redis cannot tell, because it was wiped or away, is not held against anyone: judgement waits until
+it has been whole for as long as a heartbeat may take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+
+class DeliveryKey(NamedTuple):
+    """An attempt of a node, by the node's index: what deliveries and outcomes are known by."""
+
+    execution_id: str
+    node: int
+    attempt: int
+
+
+class Task(NamedTuple):
+    """A delivery as it is handed to another replica: a reference, no payload."""
+
+    key: DeliveryKey
+    handler: str
+    definition_id: str
+
+
+class Taken(NamedTuple):
+    """A task that a worker has taken. `entry_id` tells this delivery from a later one of the same attempt."""
+
+    entry_id: str
+    task: Task
+
+
+class Sighting(NamedTuple):
+    """A delivery that was handed out and not handed in. `taken_at` is None while it waits in its queue.
+
+    Times in epoch milliseconds by the broker's clock. `replica` is who took it.
+    """
+
+    entry_id: str
+    taken_at: int | None
+    replica: str
+
+
+class PartitionSight(NamedTuple):
+    """What the broker knows of one partition, as of one moment.
+
+    `now` and `whole_since`: by the broker's clock, in epoch milliseconds; since when nothing of the partition can have
+    been wiped. `handed_in`: what has an outcome in the inbox.
+    """
+
+    now: int
+    whole_since: int
+    deliveries: Mapping[DeliveryKey, Sighting]
+    handed_in: Collection[DeliveryKey]
+
+
+class Heartbeat(NamedTuple):
+    """What a replica says of itself. `attempts`: every one that it runs, has taken, or still has to hand in.
+
+    `handlers`: what its worker serves; `slots` and `free_slots` of that worker (0 without one); `partitions`: how many
+    it owns; `started_at` in epoch milliseconds.
+    """
+
+    replica: str
+    roles: Sequence[str]
+    handlers: Sequence[str]
+    slots: int
+    free_slots: int
+    partitions: int
+    host: str
+    version: str
+    started_at: int
+    attempts: Sequence[DeliveryKey]
+
+
+class SeenHeartbeat(NamedTuple):
+    """A heartbeat as it was stored; `at` by the broker's clock, in epoch milliseconds."""
+
+    at: int
+    heartbeat: Heartbeat
+
+
+class Replicas(NamedTuple):
+    """Every heartbeat that is not long gone. Times by the broker's clock, in epoch milliseconds.
+
+    `whole_since`: since when none of them can have been wiped.
+    """
+
+    now: int
+    whole_since: int
+    seen: Sequence[SeenHeartbeat]
