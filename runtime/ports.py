@@ -6,11 +6,11 @@ any moment and costs time only.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from .core.machine import AttemptRow, ConsumedCommand, Outcome
+from .core.machine import AttemptRow, ConsumedCommand, Outcome, Suspicion
 from .core.shares import Look
 from .core.state import WorkflowState
 
@@ -131,11 +131,13 @@ class CommandRecord(NamedTuple):
 
 
 class LoadedExecution(NamedTuple):
-    """Everything of one execution, as of one moment: its row, its attempts by sequence, its commands by id."""
+    """Everything of one execution, as of one moment: its row, its attempts by sequence, its commands by id, and the
+    attempts that have lost deliveries."""
 
     record: ExecutionRecord
     attempts: Sequence[AttemptRow]
     commands: Sequence[CommandRecord]
+    suspicions: Sequence[Suspicion] = ()
 
 
 class ExecutionUpdate(NamedTuple):
@@ -156,6 +158,8 @@ class CommitBatch(NamedTuple):
     attempts: Sequence[AttemptRow]
     executions: Sequence[ExecutionUpdate]
     commands: Sequence[ConsumedCommand]
+    suspicions: Sequence[Suspicion] = ()
+    """Each replaces what was known of its attempt."""
 
 
 class Work(NamedTuple):
@@ -277,6 +281,10 @@ class OwnerStore(Protocol):
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         """The executions with everything of them, as of one moment. Unknown ids are left out."""
 
+    async def load_nodes(self, wanted: Mapping[str, Collection[str]]) -> Sequence[LoadedExecution]:
+        """By execution id, some nodes of each: as `load`, but only the attempts and suspicions of these nodes, and no
+        commands. What a worker asks for that runs attempts of executions it does not own."""
+
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         """The unconsumed cancels of these executions, in the order they were stored."""
 
@@ -349,6 +357,19 @@ class Transport(Protocol):
 
     def take(self) -> Inbox:
         """Everything that waits, at once; each thing is handed out once."""
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """What these outcomes said is committed, or counted for nothing: they are wanted no more."""
+
+    def pass_on(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes of partitions that are not owned here: to those who own them, if they can be reached."""
+
+    def serve(self, partitions: Collection[int]) -> None:
+        """These partitions, and no others, have their owner here: what is for it comes in by `take` from now on."""
+
+    @property
+    def reaches_others(self) -> bool:
+        """Whether what a replica runs can be handed in to the owner that comes after it."""
 
     def publish(self, changed: Collection[str], ended: Collection[str] = ()) -> None:
         """Tell whoever follows these executions that something committed has changed, or that they ended."""

@@ -31,6 +31,10 @@ _PENDING, _QUEUED, _RUNNING = NodeState.PENDING, NodeState.QUEUED, NodeState.RUN
 _COMPLETED, _FAILED, _CANCELLED = NodeState.COMPLETED, NodeState.FAILED, NodeState.CANCELLED
 
 
+ISOLATED_FROM = 2
+"""A crash takes bystanders with it: two in a row with the same attempt in hand are no chance any more."""
+
+
 class AttemptError(NamedTuple):
     """Why an attempt failed. `retry_after_seconds` is what the far side asked for."""
 
@@ -83,12 +87,25 @@ class ConsumedCommand(NamedTuple):
     execution_id: str
 
 
+class Suspicion(NamedTuple):
+    """How many deliveries of an attempt were lost with whoever ran it. Stored before the next one is made.
+
+    From `ISOLATED_FROM` on the attempt runs in a process of its own, so that it can take nobody with it.
+    """
+
+    execution_id: str
+    node_id: str
+    attempt: int
+    lost_deliveries: int
+
+
 class Execution:
     """The live state of one execution: lists by node index. Changed by `record` and friends only."""
 
     __slots__ = (
         "active",
         "attempts",
+        "definition_id",
         "detached",
         "error",
         "execution_id",
@@ -98,10 +115,12 @@ class Execution:
         "outputs",
         "parked",
         "partition",
+        "permitted_until",
         "remaining",
         "retry_at",
         "sequence",
         "state",
+        "suspicions",
         "waiting",
     )
 
@@ -109,6 +128,7 @@ class Execution:
         self.execution_id = execution_id
         self.graph = graph
         self.input_text = input_text
+        self.definition_id = ""
         self.partition = 0
         self.state = WorkflowState.RUNNING
         self.node_states = [_PENDING] * graph.size
@@ -120,7 +140,11 @@ class Execution:
         self.sequence = 0
         self.retry_at: dict[int, tuple[int, int]] = {}
         """By node that waits for its next attempt: when (epoch milliseconds), and the whole wait."""
+        self.suspicions: dict[tuple[int, int], int] = {}
+        """By (node, attempt): how many deliveries were lost."""
         self.error: str | None = None
+        self.permitted_until: float | None = None
+        """Of an execution that another replica owns: until when its attempts may start here, on the monotonic clock."""
         self.parked = False
         self.detached = False
         """Dropped from memory: whatever is still queued for this object must not start."""
@@ -143,11 +167,12 @@ class Execution:
 class Effects:
     """What a batch of events asks for: rows to commit first, then things to do."""
 
-    __slots__ = ("commands", "dispatch", "finished", "rows", "stale", "timers", "touched")
+    __slots__ = ("commands", "dispatch", "finished", "rows", "stale", "suspicions", "timers", "touched")
 
     def __init__(self) -> None:
         self.rows: list[AttemptRow] = []
         self.commands: list[ConsumedCommand] = []
+        self.suspicions: list[Suspicion] = []
         self.dispatch: list[tuple[Execution, int]] = []
         self.timers: list[tuple[Execution, int, int]] = []
         """(execution, node, delay in milliseconds)"""
@@ -161,6 +186,7 @@ def is_current(execution: Execution, node: int, attempt: int) -> bool:
     """Whether `attempt` is the one in flight: anything else is late or doubled and changes nothing."""
     return (
         execution.state is WorkflowState.RUNNING
+        and 0 <= node < len(execution.attempts)
         and execution.attempts[node] == attempt
         and execution.node_states[node] in (_QUEUED, _RUNNING)
     )
@@ -185,6 +211,19 @@ def hand_back(execution: Execution, node: int, attempt: int) -> bool:
         return False
     execution.node_states[node] = _QUEUED
     return True
+
+
+def suspect(execution: Execution, node: int, attempt: int, effects: Effects) -> None:
+    """A delivery was lost with whoever had it, by whatever cause: that is written before the next one is made."""
+    hand_back(execution, node, attempt)
+    lost = execution.suspicions.get((node, attempt), 0) + 1
+    execution.suspicions[node, attempt] = lost
+    effects.suspicions.append(Suspicion(execution.execution_id, execution.graph.node_ids[node], attempt, lost))
+
+
+def is_isolated(execution: Execution, node: int, attempt: int) -> bool:
+    """Whether an attempt has lost so many deliveries that it runs in a process of its own."""
+    return bool(execution.suspicions) and execution.suspicions.get((node, attempt), 0) >= ISOLATED_FROM
 
 
 def apply_outcome(execution: Execution, outcome: Outcome, effects: Effects) -> None:
@@ -297,6 +336,38 @@ def fold(
     if cancelled_at_sequence is not None and not execution.terminal:
         record_cancel(execution, cancelled_at_sequence)
     return execution
+
+
+def adopt_suspicions(execution: Execution, suspicions: Iterable[Suspicion]) -> None:
+    """What the store knows of lost deliveries. Those of attempts that have ended since do no harm."""
+    for node_id, attempt, lost in ((each.node_id, each.attempt, each.lost_deliveries) for each in suspicions):
+        execution.suspicions[execution.graph.index_of[node_id], attempt] = lost
+
+
+def permit(
+    execution_id: str, graph: Graph, input_text: bytes, rows: Iterable[AttemptRow], wanted: Iterable[tuple[int, int]]
+) -> tuple[Execution, Sequence[tuple[int, int]]]:
+    """For a worker that does not own the execution: what may start of the wanted (node, attempt), with its inputs.
+
+    `rows` are those of the wanted nodes and of the nodes whose outputs they use. An attempt may start unless it, or a
+    later one, has an outcome. The caller has seen that the execution runs.
+    """
+    execution = Execution(execution_id, graph, input_text)
+    execution.node_states = [_PENDING] * graph.size
+    ended: dict[int, int] = {}
+    for row in rows:
+        node = graph.index_of[row.node_id]
+        ended[node] = max(row.attempt, ended.get(node, 0))
+        if row.state is _COMPLETED:
+            execution.node_states[node] = _COMPLETED
+            execution.outputs[node] = row.output
+    permitted = []
+    for node, attempt in wanted:
+        if 0 <= node < graph.size and execution.node_states[node] is _PENDING and ended.get(node, 0) < attempt:
+            execution.node_states[node] = _QUEUED
+            execution.attempts[node] = attempt
+            permitted.append((node, attempt))
+    return execution, permitted
 
 
 def resume(execution: Execution, running: Iterable[tuple[int, int]], now: int, effects: Effects) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..core.machine import AttemptRow
+from ..core.machine import AttemptRow, Suspicion
 from ..core.shares import NOBODY, Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import IdempotencyConflict, PartitionLost
@@ -42,6 +42,7 @@ class MemoryStore:
         self.definitions: dict[str, DefinitionRecord] = {}
         self.executions: dict[str, ExecutionRecord] = {}
         self.attempts: dict[str, dict[tuple[str, int], AttemptRow]] = {}
+        self.suspicions: dict[str, dict[tuple[str, int], Suspicion]] = {}
         self.commands: dict[int, CommandRecord] = {}
         self.versions: dict[int, int] = dict.fromkeys(range(partitions), 0)
         self.leases: dict[int, tuple[str, float]] = dict.fromkeys(range(partitions), (NOBODY, 0.0))
@@ -120,7 +121,7 @@ class MemoryStore:
             for partition, version in self.versions.items()
         ]
         if not self._shared:
-            return Look([each._replace(owner=NOBODY, expires_in_seconds=0.0) for each in records], [replica])
+            return Look([each._replace(expires_in_seconds=0.0) for each in records], [replica])
         return Look(records, sorted(each for each, expires_at in self.replicas.items() if expires_at > now))
 
     async def leave(self, replica: str) -> None:
@@ -163,6 +164,8 @@ class MemoryStore:
     def _write(self, batch: CommitBatch) -> None:
         for row in batch.attempts:
             self.attempts.setdefault(row.execution_id, {})[row.node_id, row.attempt] = row
+        for suspicion in batch.suspicions:
+            self.suspicions.setdefault(suspicion.execution_id, {})[suspicion.node_id, suspicion.attempt] = suspicion
         for update in batch.executions:
             record = self.executions.get(update.execution_id)
             if record is not None and record.state is WorkflowState.RUNNING:
@@ -198,6 +201,17 @@ class MemoryStore:
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         known = dict.fromkeys(execution_id for execution_id in execution_ids if execution_id in self.executions)
         return [self.loaded(execution_id) for execution_id in known]
+
+    async def load_nodes(self, wanted: Mapping[str, Collection[str]]) -> Sequence[LoadedExecution]:
+        return [
+            LoadedExecution(
+                each.record,
+                [row for row in each.attempts if row.node_id in wanted[each.record.execution_id]],
+                (),
+                [row for row in each.suspicions if row.node_id in wanted[each.record.execution_id]],
+            )
+            for each in await self.load(wanted)
+        ]
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         return [
@@ -286,6 +300,7 @@ class MemoryStore:
         for execution_id in ended:
             del self.executions[execution_id]
             self.attempts.pop(execution_id, None)
+            self.suspicions.pop(execution_id, None)
         gone = set(ended)
         self.commands = {key: each for key, each in self.commands.items() if each.execution_id not in gone}
         return len(ended)
@@ -347,6 +362,7 @@ class MemoryStore:
             self.executions[execution_id],
             sorted(self.attempts.get(execution_id, {}).values(), key=lambda row: row.sequence),
             [command for command in self.commands.values() if command.execution_id == execution_id],
+            sorted(self.suspicions.get(execution_id, {}).values()),
         )
 
 

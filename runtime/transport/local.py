@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..core.machine import Outcome
@@ -49,6 +49,19 @@ class LocalTransport:
         outcomes, self._outcomes = self._outcomes, []
         self._nudged = False
         return Inbox(wake_ups.keys(), outcomes)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        pass
+
+    def pass_on(self, outcomes: Sequence[Outcome]) -> None:
+        pass
+
+    def serve(self, partitions: Collection[int]) -> None:
+        pass
+
+    @property
+    def reaches_others(self) -> bool:
+        return False
 
     def publish(self, changed: Collection[str], ended: Collection[str] = ()) -> None:
         if not self._followers:
