@@ -33,19 +33,17 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
 
 
 def check_supported(settings: Settings) -> None:
-    """Raise `SettingsError` for a backend or roles that this version does not have."""
-    problems = []
-    if settings.backend == "distributed":
-        problems.append(
-            "BACKEND: distributed is not there yet; this version has embedded (SQLite, one process) and postgres"
+    """Raise `SettingsError` for roles that the backend has no use for."""
+    if settings.runtime_roles != ROLES and settings.backend != "distributed":
+        raise SettingsError(
+            f"RUNTIME_ROLES: {','.join(settings.runtime_roles)} needs other processes for the rest, and BACKEND="
+            f"{settings.backend} has no way to them; leave it unset or set it to all, or set BACKEND=distributed"
         )
-    if settings.runtime_roles != ROLES:
-        problems.append(
-            f"RUNTIME_ROLES: {','.join(settings.runtime_roles)} needs the backend distributed, which is not there yet; "
-            "leave it unset or set it to all"
+    if settings.worker_handlers is not None and settings.backend != "distributed":
+        raise SettingsError(
+            f"WORKER_HANDLERS: with BACKEND={settings.backend} every process runs the nodes of all handlers; leave it "
+            "unset, or set BACKEND=distributed"
         )
-    if problems:
-        raise SettingsError("\n".join(problems))
 
 
 def setting_warnings(settings: Settings, handlers: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .clock import Clock, uuid7_milliseconds
@@ -95,6 +95,7 @@ class Engine:
         definitions: Definitions,
         clock: Clock,
         live: Callable[[str], Execution | None],
+        running_elsewhere: Callable[[str], Awaitable[Collection[tuple[int, int]]]],
         max_input_bytes: int,
     ) -> None:
         self.definitions = definitions
@@ -103,6 +104,7 @@ class Engine:
         self._graphs = graphs
         self._clock = clock
         self._live = live
+        self._running_elsewhere = running_elsewhere
         self._max_input_bytes = max_input_bytes
         self._definition_of_execution: Recent[str, str] = Recent()
         self._accepting = True
@@ -238,7 +240,7 @@ class Engine:
         return WorkflowState.RUNNING
 
     async def status(self, execution_id: str) -> ExecutionStatus:
-        """An execution and its nodes: the store's word, and RUNNING where this process runs a node now."""
+        """An execution and its nodes: the store's word, and RUNNING where some process runs a node now."""
         # Taken first: what is in memory is then never older than what is read.
         live = self._live(execution_id)
         loaded = await self._store.read_execution_state(execution_id)
@@ -246,6 +248,8 @@ class Engine:
             raise ExecutionNotFound(execution_id)
         record = loaded.record
         graph = await self._graphs.get(record.definition_id)
+        running = live is None and record.state is WorkflowState.RUNNING
+        elsewhere = await self._running_elsewhere(execution_id) if running else ()
         return ExecutionStatus(
             record.execution_id,
             record.definition_id,
@@ -253,7 +257,7 @@ class Engine:
             record.created_at,
             record.started_at,
             record.completed_at,
-            _node_states(graph, loaded, live),
+            _node_states(graph, loaded, live, elsewhere),
             _error(record),
         )
 
@@ -326,9 +330,11 @@ class Engine:
             raise NotAccepting("this process is shutting down; try again in a moment")
 
 
-def _node_states(graph: Graph, loaded: LoadedExecution, live: Execution | None) -> Mapping[str, NodeState]:
-    """What the rows add up to. A node that is QUEUED by them and has left that state in memory is RUNNING:
-    a worker has it, or has just ended it and nothing of that is committed yet."""
+def _node_states(
+    graph: Graph, loaded: LoadedExecution, live: Execution | None, elsewhere: Collection[tuple[int, int]]
+) -> Mapping[str, NodeState]:
+    """What the rows add up to. A node that is QUEUED by them and has left that state in memory is RUNNING: a worker has
+    it, or has just ended it and nothing of that is committed yet. So is one whose attempt another process names."""
     record = loaded.record
     if record.state is WorkflowState.PENDING:
         return dict.fromkeys(graph.node_ids, NodeState.PENDING)
@@ -337,9 +343,12 @@ def _node_states(graph: Graph, loaded: LoadedExecution, live: Execution | None) 
     cancelled = next((c.sequence for c in loaded.commands if c.sequence is not None), None)
     execution = fold(record.execution_id, graph, b"{}", loaded.attempts, cancelled)
     states = list(execution.node_states)
-    if live is not None and not execution.terminal:
+    if not execution.terminal:
         for node, state in enumerate(states):
-            if state is NodeState.QUEUED and live.node_states[node] is not NodeState.QUEUED:
+            if state is NodeState.QUEUED and (
+                (live is not None and live.node_states[node] is not NodeState.QUEUED)
+                or (node, execution.attempts[node]) in elsewhere
+            ):
                 states[node] = NodeState.RUNNING
     return dict(zip(graph.node_ids, states, strict=True))
 

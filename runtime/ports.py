@@ -371,6 +371,10 @@ class Transport(Protocol):
     def reaches_others(self) -> bool:
         """Whether what a replica runs can be handed in to the owner that comes after it."""
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether wake-ups of other replicas do not come through now."""
+
     def publish(self, changed: Collection[str], ended: Collection[str] = ()) -> None:
         """Tell whoever follows these executions that something committed has changed, or that they ended."""
 

@@ -9,36 +9,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from .. import __version__
 from ..config import Settings, check_supported
+from ..config.families import STALE_TIMEOUTS
+from ..config.kinds import Role
 from ..plugins.discovery import Catalogue, discover
 from . import failpoints
+from .broker import Broker
 from .clock import Clock, SystemClock
-from .core.graph import NodeDefaults
-from .core.retry import RetryPolicy
+from .core.backoff import Backoff
+from .core.deliveries import DeliveryKey, Heartbeat, Replicas, SeenHeartbeat, alive
+from .core.machine import Execution
+from .core.shares import partition_of
 from .definitions import Definitions
 from .engine import Engine
+from .errors import BrokerUnavailable
 from .graphs import Graphs
+from .orchestrator.deliveries import Deliveries
 from .orchestrator.leases import Leases
-from .orchestrator.owner import Owner
+from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
 from .orchestrator.retention import Retention
+from .parts import build_broker, build_store, node_defaults, plugin_settings, run_isolated_attempt, served_handlers
 from .ports import Store, Transport
-from .store.sqlite import SqliteStore
+from .transport.heartbeats import Heartbeats
 from .transport.local import LocalTransport
-from .worker.pool import WorkerPool
+from .transport.shared import SharedTransport
+from .worker.pool import RunIsolated, WorkerPool
+from .worker.taker import Taker
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-    from .store.postgres_connections import PostgresAddress
-
 log = logging.getLogger(__name__)
 
-POSTGRES_TIMEOUT_SECONDS = 10.0
-"""Of a statement, and of the wait for a connection."""
+HOT_SECONDS = 0.25
+"""How old what is shown of other replicas may be."""
+HOT_TIMEOUT_SECONDS = 0.5
+HOT_AGAIN_SECONDS = 2.0
+"""How long it is shown and how long it is not asked for again, when the broker does not answer."""
+ANNOUNCE_SECONDS = 1.0
+FLUSH_SECONDS = 5.0
+AGENT_BACKOFF_SECONDS = (0.1, 5.0)
 
 
 class Runtime:
@@ -49,106 +65,316 @@ class Runtime:
         settings: Settings,
         *,
         store: Store | None = None,
-        transport: Transport | None = None,
+        transport: LocalTransport | None = None,
+        broker: Broker | None = None,
         clock: Clock | None = None,
         catalogue: Catalogue | None = None,
         plugins: Iterable[object] = (),
+        run_isolated: RunIsolated | None = None,
     ) -> None:
+        """What is not given is built by the settings. `broker` is for the backend `distributed`, `transport` for the
+        others."""
         check_supported(settings)
         failpoints.configure(settings.failpoints)
         self.settings = settings
         self.clock = clock or SystemClock()
+        self.replica = settings.replica_id or self.clock.new_id()
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
+        self.handlers = served_handlers(settings, self.catalogue)
         self.store: Store = store or build_store(settings, self.clock)
-        self.transport: Transport = transport or LocalTransport()
-        self._http: ClientSession | None = None
-        graphs = Graphs(self.store, node_defaults(settings))
-        alone = settings.backend == "embedded"
-        leases = Leases(
-            store=self.store,
-            clock=self.clock,
-            replica=self.clock.new_id(),
-            lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
-            interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
-        )
-        self.pool = WorkerPool(
-            concurrency=settings.worker_concurrency,
-            handlers=self.catalogue,
-            clock=self.clock,
-            hand_in=self.transport.hand_in,
-            on_start=lambda execution_id: self.transport.publish((execution_id,)),
-            may_start=leases.may_start,
-            http=self._http_session,
-            max_output_bytes=settings.max_node_output_bytes,
-        )
-        self.owner = Owner(
-            leases=leases,
-            store=self.store,
-            transport=self.transport,
-            pool=self.pool,
-            graphs=graphs,
-            clock=self.clock,
-        )
-        self.engine = Engine(
-            store=self.store,
-            transport=self.transport,
-            graphs=graphs,
-            definitions=Definitions(
-                store=self.store,
-                graphs=graphs,
-                config_checks=self.catalogue.config_checks,
-                clock=self.clock,
-                max_bytes=settings.max_definition_bytes,
-            ),
-            clock=self.clock,
-            live=self.owner.live,
-            max_input_bytes=settings.max_input_bytes,
-        )
+        self.broker = build_broker(settings) if broker is None and settings.backend == "distributed" else broker
+        self.shared = None if self.broker is None else SharedTransport(self.broker, self._partition_of)
+        self.transport: Transport = self.shared or transport or LocalTransport()
+        self.graphs = Graphs(self.store, node_defaults(settings))
+        self.leases = self._build_leases()
+        self.heartbeats = None if self.broker is None else self._build_heartbeats(self.broker)
+        self.pool = self._build_pool(run_isolated or run_isolated_attempt)
+        self.deliveries = self._build_deliveries()
+        self.owner = self._build_owner() if self.has_role("orchestrator") else None
+        self.taker = self._build_taker()
+        self.engine = self._build_engine()
         self.retention = Retention(
             store=self.store,
             clock=self.clock,
             ended_days=settings.retention_days,
             claim_hours=settings.idempotency_key_hours,
         )
+        self._http: ClientSession | None = None
+        self._started_at = self.clock.now()
         self._owning: asyncio.Task[None] | None = None
-        self._retaining: asyncio.Task[None] | None = None
+        self._agents: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._hot_again_at = 0.0
+
+    def has_role(self, role: Role) -> bool:
+        """Whether this process does that."""
+        return role in self.settings.runtime_roles
+
+    def describe(self) -> Heartbeat:
+        """What this process says of itself."""
+        slots = self.settings.worker_concurrency if self.has_role("worker") and not self._stopping else 0
+        busy = self.pool.running_count + self.pool.queued_count
+        running = [DeliveryKey(*each) for each in self.pool.attempts_in_hand]
+        in_hand = [] if self.shared is None else self.shared.in_hand
+        return Heartbeat(
+            replica=self.replica,
+            roles=self.settings.runtime_roles,
+            handlers=sorted(self.handlers),
+            slots=slots,
+            free_slots=max(0, slots - busy),
+            partitions=len(self.leases.versions),
+            host=socket.gethostname(),
+            version=__version__,
+            started_at=self._started_at,
+            attempts=list(dict.fromkeys([*running, *in_hand])),
+        )
+
+    async def replicas(self) -> Replicas:
+        """Every replica's last heartbeat; this process's own of this moment when it hears of no other.
+
+        Raises `BrokerUnavailable`.
+        """
+        if self.heartbeats is not None:
+            return await self.heartbeats.replicas(HOT_SECONDS)
+        moment = self.clock.now()
+        return Replicas(moment, moment, [SeenHeartbeat(moment, self.describe())])
 
     async def start(self) -> None:
-        """Open the store, start the worker pool, own the partition. Raises `SetupError` when it cannot."""
+        """Open everything, start what the roles ask for, own what is to be owned. Raises `SetupError`."""
         await self.store.open()
-        self.pool.start()
-        self._owning = asyncio.get_running_loop().create_task(self.owner.run(), name="owner")
-        ready = asyncio.get_running_loop().create_task(self.owner.ready.wait())
+        if self.broker is not None:
+            await self.broker.open()
+        if self.has_role("worker"):
+            self.pool.start()
+        if self.shared is not None and self.heartbeats is not None:
+            # Said before anything is owned: a process that comes back under its name has nothing of before in hand.
+            await self._announce()
+            self._run("transport", self.shared.run)
+            self._run("heartbeats", self.heartbeats.run)
+        if self.taker is not None:
+            self._run("taker", self.taker.run)
+        if self.owner is not None:
+            await self._start_owner(self.owner)
+
+    async def _start_owner(self, owner: Owner) -> None:
+        self._run("deliveries", self.deliveries.run)
+        self._owning = asyncio.get_running_loop().create_task(owner.run(), name="owner")
+        ready = asyncio.get_running_loop().create_task(owner.ready.wait())
         await asyncio.wait([ready, self._owning], return_when=asyncio.FIRST_COMPLETED)
         if self._owning.done():
             ready.cancel()
             await self._owning
-        self._retaining = asyncio.get_running_loop().create_task(self.retention.run(), name="retention")
+        self._run("retention", self.retention.run)
 
     async def failed(self) -> None:
         """Return only when the owner has ended before it was told to; raises what ended it."""
-        assert self._owning is not None
-        await asyncio.shield(self._owning)
+        if self._owning is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await asyncio.shield(self._owning)
 
     async def stop(self) -> None:
-        """Take nothing more, let running attempts finish, commit, close. Never waits for a handler that hangs."""
+        """Take nothing more, let running attempts finish, commit, close. Never waits for a handler that hangs.
+
+        What others can go on with is handed over at once; without them, when what runs has ended.
+        """
+        self._stopping = True
         self.engine.stop_accepting()
-        if self._retaining is not None:
-            self._retaining.cancel()
-            await asyncio.wait([self._retaining])
-        await self.pool.stop(self.settings.worker_graceful_shutdown_timeout)
-        self.owner.stop()
-        if self._owning is not None:
-            await asyncio.wait([self._owning])
-            if not self._owning.cancelled() and self._owning.exception() is not None:
-                log.error("the owner ended with an error", exc_info=self._owning.exception())
+        grace_seconds = self.settings.worker_graceful_shutdown_timeout
+        if self.shared is None:
+            await self.pool.stop(grace_seconds)
+            await self._stop_owner()
+        else:
+            self.pool.stop_starting()
+            if self.taker is not None:
+                await self.taker.stop()
+            await self._stop_owner()
+            await self.pool.stop(grace_seconds)
+            await self._take_leave(self.shared)
+        for agent in self._agents:
+            agent.cancel()
+        if self._agents:
+            await asyncio.wait(self._agents)
         if self._http is not None:
             await self._http.close()
+        if self.broker is not None:
+            await self.broker.close()
         await self.store.close()
 
+    async def _stop_owner(self) -> None:
+        if self.owner is None or self._owning is None:
+            return
+        self.owner.stop()
+        await asyncio.wait([self._owning])
+        if not self._owning.cancelled() and self._owning.exception() is not None:
+            log.error("the owner ended with an error", exc_info=self._owning.exception())
+
+    async def _take_leave(self, shared: SharedTransport) -> None:
+        """Hand in what has ended, give back what has not, and tell the others that nothing is in hand here."""
+        assert self.broker is not None
+        if self.taker is not None:
+            await self.taker.close()
+        if not await shared.flush(FLUSH_SECONDS):
+            log.warning("outcomes are left behind: their attempts will run again elsewhere")
+        with suppress(BrokerUnavailable):
+            await self.broker.retire(self.replica)
+
     def is_healthy(self) -> bool:
-        """Whether the owner is at work."""
-        return self._owning is not None and not self._owning.done()
+        """Whether the owner is at work, if there is one."""
+        return self.owner is None or (self._owning is not None and not self._owning.done())
+
+    def _run(self, name: str, agent: Callable[[], Awaitable[None]]) -> None:
+        self._agents.append(asyncio.get_running_loop().create_task(_kept_running(name, agent), name=name))
+
+    def _partition_of(self, execution_id: str) -> int:
+        return partition_of(execution_id, self.store.partitions)
+
+    def _may_start(self, execution: Execution) -> bool:
+        if execution.permitted_until is not None:
+            return self.clock.monotonic() < execution.permitted_until
+        return self.leases.may_start(execution.partition)
+
+    def _note_start(self, execution_id: str) -> None:
+        self.transport.publish((execution_id,))
+        if self.heartbeats is not None:
+            self.heartbeats.note_start()
+
+    async def _announce(self) -> bool:
+        """Tell the others what runs here."""
+        if self.heartbeats is None:
+            return False
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                await self.heartbeats.beat()
+                return True
+        return False
+
+    def _note_replicas(self, replicas: Replicas) -> None:
+        assert self.shared is not None
+        others = alive(replicas, round(self.settings.worker_heartbeat_timeout * 1000))
+        self.shared.alone = not any(each.replica != self.replica for each in others)
+        self.deliveries.note_replicas(replicas)
+
+    async def _running_elsewhere(self, execution_id: str) -> Collection[tuple[int, int]]:
+        """The (node, attempt) that other processes say they run."""
+        if self.heartbeats is None or self.clock.monotonic() < self._hot_again_at:
+            return ()
+        try:
+            async with asyncio.timeout(HOT_TIMEOUT_SECONDS):
+                replicas = await self.heartbeats.replicas(HOT_SECONDS)
+        except (BrokerUnavailable, TimeoutError):
+            self._hot_again_at = self.clock.monotonic() + HOT_AGAIN_SECONDS
+            return ()
+        found = alive(replicas, round(self.settings.worker_heartbeat_timeout * 1000))
+        return {(key.node, key.attempt) for each in found for key in each.attempts if key.execution_id == execution_id}
+
+    def _build_leases(self) -> Leases:
+        settings = self.settings
+        alone = settings.backend == "embedded"
+        return Leases(
+            store=self.store,
+            clock=self.clock,
+            replica=self.replica,
+            lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
+            interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
+        )
+
+    def _build_heartbeats(self, broker: Broker) -> Heartbeats:
+        heartbeats = Heartbeats(
+            broker=broker,
+            clock=self.clock,
+            describe=self.describe,
+            interval_seconds=self.settings.worker_heartbeat_interval,
+        )
+        heartbeats.listeners.append(self._note_replicas)
+        return heartbeats
+
+    def _build_pool(self, run_isolated: RunIsolated) -> WorkerPool:
+        return WorkerPool(
+            concurrency=self.settings.worker_concurrency,
+            handlers=self.handlers,
+            clock=self.clock,
+            hand_in=self.transport.hand_in,
+            on_start=self._note_start,
+            may_start=self._may_start,
+            run_isolated=run_isolated,
+            http=self._http_session,
+            max_output_bytes=self.settings.max_node_output_bytes,
+        )
+
+    def _build_deliveries(self) -> Deliveries:
+        settings = self.settings
+        return Deliveries(
+            pool=self.pool,
+            broker=self.broker,
+            clock=self.clock,
+            replica=self.replica,
+            partition_of=self._partition_of,
+            heartbeat_timeout_seconds=settings.worker_heartbeat_timeout,
+            look_interval_seconds=settings.worker_stale_claim_interval,
+            stale_timeout_seconds=lambda handler: STALE_TIMEOUTS.of(settings.stale_timeouts_seconds, handler),
+            unknown_handler_seconds=settings.unknown_handler_timeout,
+            hand_in=self.transport.hand_in,
+            nudge=self.transport.nudge,
+        )
+
+    def _build_owner(self) -> Owner:
+        settings = self.settings
+        # Where replicas share the work and cannot wake each other, the sweep is what starts others' executions.
+        sweep_seconds = CUT_OFF_SWEEP_SECONDS if settings.backend == "postgres" else SWEEP_SECONDS
+        owner = Owner(
+            leases=self.leases,
+            store=self.store,
+            transport=self.transport,
+            deliveries=self.deliveries,
+            graphs=self.graphs,
+            clock=self.clock,
+            announce=self._announce,
+            sweep_seconds=min(sweep_seconds, settings.orchestrator_recovery_timeout),
+            recover_at_once=2 * settings.worker_concurrency,
+        )
+        self.deliveries.find_execution = owner.live
+        return owner
+
+    def _build_taker(self) -> Taker | None:
+        if self.broker is None or self.shared is None or not self.has_role("worker"):
+            return None
+        taker = Taker(
+            broker=self.broker,
+            store=self.store,
+            receipts=self.shared,
+            pool=self.pool,
+            graphs=self.graphs,
+            clock=self.clock,
+            replica=self.replica,
+            handlers=self.handlers,
+            slots=self.settings.worker_concurrency,
+            partition_of=self._partition_of,
+            permission_seconds=self.settings.orchestrator_stale_result_timeout / 3,
+            check_seconds=self.settings.worker_heartbeat_interval,
+        )
+        self.shared.on_tasks = taker.hear
+        self.shared.on_ended = taker.cancel
+        return taker
+
+    def _build_engine(self) -> Engine:
+        settings = self.settings
+        return Engine(
+            store=self.store,
+            transport=self.transport,
+            graphs=self.graphs,
+            definitions=Definitions(
+                store=self.store,
+                graphs=self.graphs,
+                config_checks=self.catalogue.config_checks,
+                clock=self.clock,
+                max_bytes=settings.max_definition_bytes,
+            ),
+            clock=self.clock,
+            live=(lambda execution_id: None) if self.owner is None else self.owner.live,
+            running_elsewhere=self._running_elsewhere,
+            max_input_bytes=settings.max_input_bytes,
+        )
 
     def _http_session(self) -> ClientSession:
         # Closed: by a handler that took it for its own.
@@ -157,6 +383,19 @@ class Runtime:
 
             self._http = create_session(allow_private=self.settings.allow_private_addresses)
         return self._http
+
+
+async def _kept_running(name: str, agent: Callable[[], Awaitable[None]]) -> None:
+    """Run an agent to its end. A fault that nobody can explain costs a moment, not the agent."""
+    backoff = Backoff(*AGENT_BACKOFF_SECONDS)
+    while True:
+        try:
+            await agent()
+            return
+        except Exception:
+            seconds = backoff.next_seconds()
+            log.exception("%s failed; it starts again in %g s", name, seconds)
+            await asyncio.sleep(seconds)
 
 
 @asynccontextmanager
@@ -168,52 +407,3 @@ async def running(build: Callable[[], Runtime]) -> AsyncIterator[Runtime]:
         yield runtime
     finally:
         await runtime.stop()
-
-
-def postgres_address(settings: Settings) -> PostgresAddress:
-    """Where PostgreSQL is, by the settings."""
-    from .store.postgres_connections import PostgresAddress
-
-    return PostgresAddress(
-        settings.postgres_host,
-        settings.postgres_port,
-        settings.postgres_user,
-        settings.postgres_password.get_secret_value(),
-        settings.postgres_database,
-        None if settings.postgres_url is None else settings.postgres_url.get_secret_value(),
-    )
-
-
-def build_store(settings: Settings, clock: Clock) -> Store:
-    """The store of the backend that the settings name."""
-    if settings.backend == "embedded":
-        return SqliteStore(settings.sqlite_path, clock, skip_migrations=settings.skip_migrations)
-    # Imported where it is used: the driver takes a moment, and an embedded process has no use for it.
-    from .store.postgres import PostgresStore
-
-    return PostgresStore(
-        postgres_address(settings),
-        clock,
-        pool_size=settings.postgres_pool_size,
-        timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
-        partitions=settings.partitions,
-        skip_migrations=settings.skip_migrations,
-    )
-
-
-def node_defaults(settings: Settings) -> NodeDefaults:
-    """What nodes get where their definition is silent, by the settings."""
-    policy = RetryPolicy(
-        settings.retry_max_retries,
-        settings.retry_initial_delay,
-        settings.retry_max_delay,
-        settings.retry_exponential_base,
-        settings.retry_jitter,
-    )
-    return NodeDefaults(policy, settings.handler_timeout_seconds)
-
-
-def plugin_settings(settings: Settings) -> dict[str, object]:
-    """The settings as plugins see them: by lower-case name, secrets as text."""
-    secret = settings.llm_api_key
-    return {**settings.model_dump(), "llm_api_key": secret.get_secret_value() if secret else None}

@@ -8,7 +8,7 @@ from typing import Any
 from ...config import Settings, SettingsError, check_supported, load_settings, setting_warnings
 from ...config.effective import EffectiveSetting, effective_settings
 from ...plugins.discovery import PluginError, discover
-from ..process import plugin_settings
+from ..parts import plugin_settings
 from .errors import report
 from .tables import print_table
 from .terminal import print_json

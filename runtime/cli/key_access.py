@@ -97,7 +97,7 @@ def _with_keys(use: Callable[[Any], Awaitable[Result]]) -> Result:
     from ...config import load_settings
     from ..api.keys import Keys
     from ..errors import StoreUnusable
-    from ..process import build_store
+    from ..parts import build_store
 
     async def run() -> Result:
         clock = SystemClock()

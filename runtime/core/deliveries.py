@@ -8,6 +8,7 @@ it has been whole for as long as a heartbeat may take.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -94,3 +95,37 @@ class Replicas(NamedTuple):
     now: int
     whole_since: int
     seen: Sequence[SeenHeartbeat]
+
+
+def milliseconds_left(
+    key: DeliveryKey, sight: PartitionSight, named_at: int | None, replicas: Replicas, timeout: int
+) -> float:
+    """How long a delivery exists from now on, at least; 0 or less: it is lost.
+
+    `named_at`: when the latest heartbeat was that named it. `replicas` were read before `sight`: what was handed in
+    between the two is in the inbox. Times in milliseconds.
+    """
+    sighting = sight.deliveries.get(key)
+    if key in sight.handed_in or (sighting is not None and sighting.taken_at is None):
+        return math.inf
+    whole_since = max(sight.whole_since - sight.now, replicas.whole_since - replicas.now)
+    ages = [whole_since]
+    if sighting is not None and sighting.taken_at is not None:
+        ages.append(sighting.taken_at - sight.now)
+    if named_at is not None:
+        ages.append(named_at - replicas.now)
+    return max(ages) + timeout
+
+
+def named_by(replicas: Replicas) -> dict[DeliveryKey, int]:
+    """By attempt, when the latest heartbeat was that names it."""
+    named: dict[DeliveryKey, int] = {}
+    for at, heartbeat in replicas.seen:
+        for key in heartbeat.attempts:
+            named[key] = max(at, named.get(key, at))
+    return named
+
+
+def alive(replicas: Replicas, timeout: int) -> list[Heartbeat]:
+    """The heartbeats of those that are not silent for `timeout` milliseconds."""
+    return [heartbeat for at, heartbeat in replicas.seen if replicas.now - at < timeout]

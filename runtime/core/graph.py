@@ -41,6 +41,14 @@ class Graph:
         """Whether a node called `input` is an ancestor, so that `{{ input.output }}` can mean its output."""
         return node in self.below_input_node
 
+    def names_for(self, node: int) -> set[str]:
+        """The nodes whose outcomes an attempt may look at: its own node, its dependencies, those its templates name."""
+        names = {self.node_ids[node], *(self.node_ids[each] for each in self.dependencies[node])}
+        names.update(
+            reference.root for _, reference in self.configs[node].references if reference.root in self.index_of
+        )
+        return names
+
     @property
     def size(self) -> int:
         """The number of nodes."""

@@ -47,7 +47,8 @@ class AttemptError(NamedTuple):
 class Outcome(NamedTuple):
     """The event "an attempt ended": `output` is JSON text, present exactly when `error` is None.
 
-    Times are milliseconds since the epoch, `jitter` a draw from [0, 1).
+    Times are milliseconds since the epoch, `jitter` a draw from [0, 1). `entry_id`: where it waits in the
+    partition's inbox, when it came from another replica.
     """
 
     execution_id: str
@@ -58,6 +59,7 @@ class Outcome(NamedTuple):
     started_at: int
     finished_at: int
     jitter: float = 0.0
+    entry_id: str | None = None
 
 
 class AttemptRow(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock
-from ..core.shares import plan
+from ..core.shares import NOBODY, PartitionRecord, plan
 from ..errors import BackendError, PartitionLost
 from ..failpoints import failpoint
 from ..ports import Store
@@ -50,6 +50,12 @@ class Leases:
         self._deadlines: dict[int, float] = {}
         self._renew_at: dict[int, float] = {}
         self._draining: dict[int, float] = {}
+        self._had: set[int] = set()
+        self._taken_over_at: dict[int, int] = {}
+
+    def is_left_by_a_crash(self, partition: int, started_at: int) -> bool:
+        """Whether an execution started then (epoch milliseconds) had an owner that went without handing over."""
+        return started_at < self._taken_over_at.get(partition, 0)
 
     def may_start(self, partition: int) -> bool:
         """Whether something of a partition may be started now: it is owned, and its lease has not run out."""
@@ -114,11 +120,21 @@ class Leases:
                 wait_seconds = min(wait_seconds, LOOK_AGAIN_SECONDS)
                 continue
             self.renewed(record.partition, version, asked_at)
+            self._note_taking(record)
             taken.append(record.partition)
         if (taken or decided.lost) and len(look.partitions) > 1:
             log.info("owning %d of %d partitions", len(self.versions), len(look.partitions))
         self.next_look = self._clock.monotonic() + wait_seconds
         return Attended(taken, decided.lost, decided.release)
+
+    def _note_taking(self, record: PartitionRecord) -> None:
+        """Whether its former owner has handed it over, or left it. What this process has had itself is no news."""
+        if record.owner == self.replica and record.partition in self._had:
+            return
+        self._had.add(record.partition)
+        self._taken_over_at.pop(record.partition, None)
+        if record.owner != NOBODY:
+            self._taken_over_at[record.partition] = self._clock.now()
 
     async def release(self, partition: int) -> None:
         """Hand a partition over: nothing of it may be started, or be under way to the store."""

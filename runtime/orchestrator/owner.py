@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection
 
 from ..clock import Clock
 from ..core.graph import Graph
 from ..core.machine import (
-    AttemptRow,
     ConsumedCommand,
     Effects,
     Execution,
     Outcome,
+    adopt_suspicions,
     apply_cancel,
     apply_outcome,
     apply_retry_due,
     fold,
+    is_current,
     parked_until,
     resume,
+    suspect,
 )
 from ..core.shares import partition_of
 from ..core.state import WorkflowState
@@ -33,7 +34,10 @@ from ..errors import BackendError, StoreUnavailable
 from ..failpoints import failpoint
 from ..graphs import Graphs
 from ..ports import CommitBatch, ExecutionUpdate, LoadedExecution, Store, Transport
+from .batches import batches_of
+from .deliveries import Deliveries
 from .leases import Leases
+from .recovery import Recovery
 from .timers import Timers
 
 log = logging.getLogger(__name__)
@@ -41,28 +45,10 @@ log = logging.getLogger(__name__)
 MAX_LOADED_EXECUTIONS = 20_000
 MAX_LOADS_PER_TURN = 500
 SWEEP_SECONDS = 5.0
+CUT_OFF_SWEEP_SECONDS = 1.0
 PARK_SECONDS = 10.0
 LONGEST_BACKOFF_SECONDS = 5.0
 CLOCK_STEP_MILLISECONDS = 2_000
-
-
-class Pool(Protocol):
-    """What the owner needs of whoever runs attempts."""
-
-    def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> None:
-        """Queue nodes whose attempt may start."""
-
-    def running(self, execution_id: str) -> list[tuple[int, int]]:
-        """The (node, attempt) of an execution that run now."""
-
-    def cancel(self, execution_ids: Iterable[str]) -> None:
-        """Stop what runs of these executions."""
-
-    def running_partitions(self) -> Collection[int]:
-        """The partitions of which something runs now."""
-
-    def dispatch_held(self) -> None:
-        """Queue again what could not start while its lease had run out."""
 
 
 class Owner:
@@ -74,16 +60,26 @@ class Owner:
         leases: Leases,
         store: Store,
         transport: Transport,
-        pool: Pool,
+        deliveries: Deliveries,
         graphs: Graphs,
         clock: Clock,
+        announce: Callable[[], Awaitable[bool]],
+        sweep_seconds: float,
+        recover_at_once: int,
     ) -> None:
+        """`announce` tells the other replicas what runs here; False when it cannot. `sweep_seconds`: between sweeps.
+
+        `recover_at_once`: how many of the attempts that a crash has left are tried at a time.
+        """
         self._leases = leases
         self._store = store
         self._transport = transport
-        self._pool = pool
+        self._deliveries = deliveries
         self._graphs = graphs
         self._clock = clock
+        self._announce = announce
+        self._sweep_seconds = sweep_seconds
+        self._recovery = Recovery(clock, recover_at_once)
         self._executions: dict[str, Execution] = {}
         self._timers = Timers()
         self._in_hand: list[Outcome] = []
@@ -136,7 +132,7 @@ class Owner:
                 failures += 1
                 await self._start_over(error, failures)
             if last:
-                await self._leases.leave()
+                await self._leave()
                 return
             await self._transport.wait(0 if self._stopping else self._seconds_to_next_look())
 
@@ -145,9 +141,7 @@ class Owner:
         inbox = self._transport.take()
         self._in_hand += inbox.outcomes
         await self._attend()
-        if len(self._leases.versions) < self._store.partitions:
-            # What ran here of partitions that are others' now: their owners dispatch it again.
-            self._in_hand = [each for each in self._in_hand if self._owns(each.execution_id)]
+        self._pass_on()
         await self._sweep()
         effects = Effects()
         await self._load(inbox.wake_ups, effects)
@@ -158,9 +152,14 @@ class Owner:
                 apply_outcome(execution, outcome, effects)
         for execution, node in self._timers.take_due(self._clock.monotonic()):
             apply_retry_due(execution, node, effects)
+        self._take_up_lost(effects)
+        self._recovery.release(effects)
         lost = await self._settle(effects)
-        handled = {id(each) for each in outcomes if self._partition_of(each.execution_id) not in lost}
-        self._in_hand = [outcome for outcome in self._in_hand if id(outcome) not in handled]
+        handled = [each for each in outcomes if not lost or self._partition_of(each.execution_id) not in lost]
+        gone = set(map(id, handled))
+        self._in_hand = [outcome for outcome in self._in_hand if id(outcome) not in gone]
+        self._deliveries.done(handled)
+        self._transport.settle(handled)
         if self._leases.is_draining:
             await self._hand_over()
         if self._in_hand or self._to_load:
@@ -175,21 +174,57 @@ class Owner:
         attended = await self._leases.attend()
         for partition in attended.lost:
             self._drop(partition)
+        self._transport.serve(self._leases.versions.keys())
         if attended.taken:
+            await self._deliveries.took(attended.taken)
             self._next_sweep = 0.0
         self._leases.drain(attended.surplus)
 
+    def _pass_on(self) -> None:
+        """What ended here of partitions that are others' now."""
+        if len(self._leases.versions) == self._store.partitions:
+            return
+        self._transport.serve(self._leases.versions.keys())
+        others = [each for each in self._in_hand if not self._owns(each.execution_id)]
+        if others:
+            self._in_hand = [each for each in self._in_hand if self._owns(each.execution_id)]
+            self._transport.pass_on(others)
+
+    def _take_up_lost(self, effects: Effects) -> None:
+        """Dispatch anew what was lost with another replica; that it was lost is in the same commit."""
+        lost = self._deliveries.take_lost()
+        if not lost:
+            return
+        in_hand = {(each.execution_id, each.node, each.attempt) for each in self._in_hand}
+        for key in lost:
+            execution = self._executions.get(key.execution_id)
+            if execution is not None and is_current(execution, key.node, key.attempt) and key not in in_hand:
+                suspect(execution, key.node, key.attempt, effects)
+                effects.dispatch.append((execution, key.node))
+
     async def _hand_over(self) -> None:
-        """Hand over what is drained: nothing of it runs or starts, and every outcome of it is committed."""
+        """Hand over what is drained: nothing of it starts, every outcome of it is committed, and what runs of it is
+        known to its next owner, or nothing does."""
+        known = self._transport.reaches_others and await self._announce()
+        busy = () if known else self._deliveries.running_partitions()
         self._take_ended()
         uncommitted = {self._partition_of(outcome.execution_id) for outcome in self._in_hand}
-        for partition in self._leases.drained(self._pool.running_partitions()):
+        for partition in self._leases.drained(busy):
             if partition not in uncommitted:
                 self._drop(partition)
                 await self._leases.release(partition)
 
+    async def _leave(self) -> None:
+        """Hand over everything, and own nothing any more."""
+        if self._transport.reaches_others:
+            await self._announce()
+        await self._leases.leave()
+        self._transport.serve(())
+        self._pass_on()
+
     def _drop(self, partition: int) -> None:
         """Forget the executions of a partition: what is queued of them does not start."""
+        self._deliveries.left(partition)
         for execution in [each for each in self._executions.values() if each.partition == partition]:
             self._evict(execution)
 
@@ -236,7 +271,7 @@ class Owner:
                 self._drop(batch.partition)
             else:
                 self._leases.renewed(batch.partition, version, asked_at)
-        self._pool.dispatch_held()
+        self._deliveries.dispatch_held()
         return lost
 
     def _act(self, effects: Effects) -> None:
@@ -246,7 +281,7 @@ class Owner:
             self._evict(execution)
             if execution.state is WorkflowState.FAILED:
                 log.info("execution %s failed: %s", execution.execution_id, execution.error)
-        self._pool.cancel([e.execution_id for e in finished if e.state is not WorkflowState.COMPLETED])
+        self._deliveries.cancel([e.execution_id for e in finished if e.state is not WorkflowState.COMPLETED])
         for execution in effects.touched.values():
             if execution.parked:
                 self._evict(execution)
@@ -255,7 +290,7 @@ class Owner:
             if not execution.detached:
                 self._timers.add(execution, node, now + delay / 1000)
         if effects.dispatch:
-            self._pool.dispatch(effects.dispatch)
+            self._deliveries.dispatch(effects.dispatch)
         failpoint("owner.dispatched")
         self._transport.publish(effects.touched.keys(), [execution.execution_id for execution in finished])
 
@@ -271,28 +306,7 @@ class Owner:
                 update = self._park(execution, now)
                 if update is not None:
                     updates.append(update)
-        if self._store.partitions == 1:
-            parts = {0: (effects.rows, updates, effects.commands)}
-            if not (effects.rows or updates or effects.commands):
-                parts = {}
-        else:
-            parts = self._by_partition(effects, updates)
-        for partition in self._leases.to_renew():
-            parts.setdefault(partition, ([], [], []))
-        versions = self._leases.versions
-        return [CommitBatch(each, versions[each], *parts[each]) for each in sorted(parts) if each in versions]
-
-    def _by_partition(
-        self, effects: Effects, updates: Iterable[ExecutionUpdate]
-    ) -> dict[int, tuple[list[AttemptRow], list[ExecutionUpdate], list[ConsumedCommand]]]:
-        parts: dict[int, tuple[list[AttemptRow], list[ExecutionUpdate], list[ConsumedCommand]]] = {}
-        for row in effects.rows:
-            parts.setdefault(self._partition_of(row.execution_id), ([], [], []))[0].append(row)
-        for update in updates:
-            parts.setdefault(self._partition_of(update.execution_id), ([], [], []))[1].append(update)
-        for command in effects.commands:
-            parts.setdefault(self._partition_of(command.execution_id), ([], [], []))[2].append(command)
-        return parts
+        return batches_of(effects, updates, self._leases.versions, self._leases.to_renew(), self._store.partitions)
 
     def _park(self, execution: Execution, now: int) -> ExecutionUpdate | None:
         """Park an execution that only waits for a far retry; unpark one that goes on. None: as it was."""
@@ -327,7 +341,7 @@ class Owner:
         work = await self._store.find_work(self._leases.versions.keys(), wall_clock, limit)
         self._commanded = work.commanded
         self._next_parked_due = work.next_due_at
-        self._next_sweep = now + SWEEP_SECONDS
+        self._next_sweep = now + (CUT_OFF_SWEEP_SECONDS if self._transport.is_cut_off else self._sweep_seconds)
         self._backlog = len(work.execution_ids) >= limit
         for execution_id in work.execution_ids:
             if execution_id not in self._executions:
@@ -411,15 +425,21 @@ class Owner:
             ]
             return
         execution = fold(record.execution_id, graph, record.input_text or b"{}", loaded.attempts)
+        execution.definition_id = record.definition_id
         execution.partition = record.partition
+        adopt_suspicions(execution, loaded.suspicions)
         execution.parked = record.parked_until is not None
         self._executions[record.execution_id] = execution
         if unconsumed:
             for command in unconsumed:
                 apply_cancel(execution, command.command_id, self._clock.now(), effects)
             return
-        started = self._pool.running(record.execution_id) + in_hand
-        resume(execution, started, self._wall_clock(), effects)
+        started_at = record.started_at or 0
+        before = len(effects.dispatch)
+        resume(execution, self._deliveries.in_flight(execution, started_at) + in_hand, self._wall_clock(), effects)
+        if self._leases.is_left_by_a_crash(record.partition, started_at):
+            self._recovery.add(effects.dispatch[before:])
+            del effects.dispatch[before:]
 
     def _evict(self, execution: Execution) -> None:
         execution.detached = True
@@ -446,6 +466,7 @@ class Owner:
         for execution in list(self._executions.values()):
             self._evict(execution)
         self._timers.clear()
+        self._recovery.clear()
         self._to_load.clear()
         self._next_sweep = 0.0
         for partition in list(self._leases.versions):
@@ -466,6 +487,7 @@ class Owner:
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()
         due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal())
+        due = min(due, self._recovery.next_due())
         timer_due = self._timers.next_due()
         if timer_due is not None:
             due = min(due, timer_due)

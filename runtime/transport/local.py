@@ -63,6 +63,10 @@ class LocalTransport:
     def reaches_others(self) -> bool:
         return False
 
+    @property
+    def is_cut_off(self) -> bool:
+        return False
+
     def publish(self, changed: Collection[str], ended: Collection[str] = ()) -> None:
         if not self._followers:
             return

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from ..core.json_text import encode
 from ..core.limits import MAX_ATTEMPT_INPUT_BYTES
 from ..core.machine import AttemptError, Execution
 from ..core.problem import join_path
+from ..core.queue import Delivery
 from ..core.shape import describe_error
 from ..core.template import TemplateFailed
 from .failure import ConfigInvalid, describe_bad_output, describe_failure
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 log = logging.getLogger(__name__)
-
-
-class Delivery(NamedTuple):
-    """An attempt handed to the pool. `execution` is looked at only for permission and inputs."""
-
-    execution: Execution
-    node: int
-    attempt: int
 
 
 class AttemptInputs:

@@ -11,21 +11,23 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...plugins.handler import Handler
 from ..clock import Clock
-from ..core.machine import AttemptError, Execution, Outcome, hand_back, start
+from ..core.machine import AttemptError, Execution, Outcome, hand_back, is_isolated, start
+from ..core.queue import Delivery, FairQueue
 from ..failpoints import failpoint
-from .attempt import Delivery, run_attempt
+from .attempt import run_attempt
 from .failure import describe_failure, timed_out
-from .queue import FairQueue
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 log = logging.getLogger(__name__)
+
+RunIsolated = Callable[[Delivery, int], Awaitable[tuple[bytes | None, AttemptError | None]]]
 
 # A slot whose handlers never wait lets the rest of the process run after this many attempts, and all slots
 # together after this long: an attempt that parses a large input takes milliseconds.
@@ -58,17 +60,22 @@ class WorkerPool:
         clock: Clock,
         hand_in: Callable[[Outcome], None],
         on_start: Callable[[str], None],
-        may_start: Callable[[int], bool],
+        may_start: Callable[[Execution], bool],
+        run_isolated: RunIsolated,
         http: Callable[[], ClientSession],
         max_output_bytes: int,
     ) -> None:
-        """`may_start` says of a partition whether something of it may start now; what may not is held."""
+        """`may_start` says of an execution whether something of it may start now; what may not is held.
+
+        `run_isolated` is as `run_attempt`, in a process of its own: for attempts that are suspected of killing theirs.
+        """
         self._concurrency = concurrency
         self._handlers = handlers
         self._clock = clock
         self._hand_in = hand_in
         self._on_start = on_start
         self._may_start = may_start
+        self._run_isolated = run_isolated
         self._http = http
         self._max_output_bytes = max_output_bytes
         self._queue = FairQueue()
@@ -76,7 +83,8 @@ class WorkerPool:
         self._slots: dict[_Slot, None] = {}
         self._idle: list[_Slot] = []
         self._lingering: dict[asyncio.Task[None], str] = {}
-        self._unserved: set[str] = set()
+        self.started_count = 0
+        """How many attempts have been started so far."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._stopping = False
         self._drained: asyncio.Future[None] | None = None
@@ -90,6 +98,20 @@ class WorkerPool:
         return sum(slot.delivery is not None for slot in self._slots)
 
     @property
+    def queued_count(self) -> int:
+        """How many deliveries wait for a slot."""
+        return len(self._queue)
+
+    @property
+    def attempts_in_hand(self) -> list[tuple[str, int, int]]:
+        """The (execution, node, attempt) that run now."""
+        return [
+            (slot.delivery.execution.execution_id, slot.delivery.node, slot.delivery.attempt)
+            for slot in self._slots
+            if slot.delivery is not None
+        ]
+
+    @property
     def lingering(self) -> list[str]:
         """Names of the handlers that were told to stop and have not."""
         return sorted(self._lingering.values())
@@ -99,20 +121,39 @@ class WorkerPool:
         for _ in range(self._concurrency):
             self._add_slot()
 
-    def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> None:
-        """Queue nodes whose attempt may start. What is no longer wanted by then is dropped silently."""
+    def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> Sequence[tuple[Execution, int]]:
+        """Queue nodes whose attempt may start. What is no longer wanted by then is dropped silently.
+
+        Returns those whose handler is not here.
+        """
+        unserved = []
         for execution, node in ready:
             if execution.graph.handlers[node] in self._handlers:
                 self._queue.add(Delivery(execution, node, execution.attempts[node]))
             else:
-                self._note_unserved(execution.graph.handlers[node])
+                unserved.append((execution, node))
         for _ in range(min(len(self._queue), len(self._idle))):
             self._wake(self._idle.pop())
+        return unserved
+
+    def withdraw(self, wanted: Callable[[Delivery], bool], limit: int) -> list[Delivery]:
+        """Take out at most `limit` queued deliveries that are `wanted`: somebody else is to run them."""
+        return self._queue.withdraw(wanted, limit)
+
+    def take_held(self, wanted: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Take out the held deliveries that are `wanted`."""
+        taken = [delivery for delivery in self._held if wanted(delivery)]
+        self._held = [delivery for delivery in self._held if not wanted(delivery)]
+        return taken
+
+    def hold(self, deliveries: Iterable[Delivery]) -> None:
+        """Keep deliveries that may not start now."""
+        self._held += deliveries
 
     def dispatch_held(self) -> None:
-        """Queue again what could not start while its lease had run out."""
+        """Queue again what could not start while its owner's lease had run out."""
         if self._held:
-            held, self._held = self._held, []
+            held = self.take_held(lambda delivery: delivery.execution.permitted_until is None)
             self.dispatch((delivery.execution, delivery.node) for delivery in held if not delivery.execution.detached)
 
     def running(self, execution_id: str) -> list[tuple[int, int]]:
@@ -134,15 +175,19 @@ class WorkerPool:
             if slot.delivery is not None and slot.delivery.execution.execution_id in wanted:
                 self._give_up(slot)
 
+    def stop_starting(self) -> None:
+        """From now on nothing is started; what runs goes on."""
+        self._stopping = True
+        for slot in list(self._idle):
+            self._wake(slot)
+        self._idle.clear()
+
     async def stop(self, grace_seconds: float) -> None:
         """Start nothing more, let what runs finish for `grace_seconds`, then hand it back and stop it.
 
         Returns although handlers may ignore that; `lingering` then names them.
         """
-        self._stopping = True
-        for slot in list(self._idle):
-            self._wake(slot)
-        self._idle.clear()
+        self.stop_starting()
         if self.running_count and grace_seconds > 0:
             log.info("waiting for %d running attempts, at most %g s", self.running_count, grace_seconds)
             self._drained = asyncio.get_running_loop().create_future()
@@ -179,7 +224,7 @@ class WorkerPool:
             delivery = self._queue.take()
             # Checked without an await before the handler starts: a process that was paused, or cut off from the
             # store, starts nothing that is another's by now.
-            if not self._may_start(delivery.execution.partition):
+            if not self._may_start(delivery.execution):
                 self._held.append(delivery)
                 continue
             if not start(*delivery):
@@ -196,6 +241,7 @@ class WorkerPool:
         slot.started_at = self._clock.now()
         slot.deadline = self._clock.monotonic() + execution.graph.timeouts_seconds[node]
         slot.delivery = delivery
+        self.started_count += 1
         failpoint("worker.attempt.start")
         self._watch(slot.deadline)
         self._on_start(execution.execution_id)
@@ -205,7 +251,10 @@ class WorkerPool:
         error: AttemptError | None
         try:
             handler = self._handlers[execution.graph.handlers[node]]
-            output, error = await run_attempt(delivery, handler, self._http, self._max_output_bytes)
+            if is_isolated(*delivery):
+                output, error = await self._run_isolated(delivery, self._max_output_bytes)
+            else:
+                output, error = await run_attempt(delivery, handler, self._http, self._max_output_bytes)
         except asyncio.CancelledError as cancelled:
             if slot.given_up:
                 raise
@@ -329,11 +378,6 @@ class WorkerPool:
         deadlines = [slot.deadline for slot in self._slots if slot.delivery is not None]
         if deadlines:
             self._watch(min(deadlines))
-
-    def _note_unserved(self, handler: str) -> None:
-        if handler not in self._unserved:
-            self._unserved.add(handler)
-            log.warning("no plugin here has the handler %s: its nodes wait until one does", handler)
 
 
 def _left_no_traces(task: asyncio.Task[None] | None, context_before: contextvars.Context) -> bool:

@@ -16,7 +16,7 @@ from audit import broken_invariants
 from workflow_engine.config import load_settings
 from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.json_text import decode
-from workflow_engine.runtime.process import node_defaults
+from workflow_engine.runtime.parts import node_defaults
 from workflow_engine.runtime.store.sqlite import assemble_loaded
 from workflow_engine.sql import load_queries
 

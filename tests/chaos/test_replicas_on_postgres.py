@@ -17,8 +17,8 @@ from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.state import WorkflowState
+from workflow_engine.runtime.parts import build_store, node_defaults
 from workflow_engine.runtime.ports import ExecutionFilter
-from workflow_engine.runtime.process import build_store, node_defaults
 
 pytestmark = pytest.mark.chaos
 

@@ -20,8 +20,9 @@ from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.errors import StoreUnusable
+from workflow_engine.runtime.parts import node_defaults
 from workflow_engine.runtime.ports import ExecutionFilter, IdempotencyClaim, KeyRecord
-from workflow_engine.runtime.process import Runtime, node_defaults
+from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.store.postgres_connections import PostgresAddress
 from workflow_engine.runtime.store.postgres_import import import_tables
 from workflow_engine.runtime.store.sqlite_export import export_tables

@@ -17,8 +17,9 @@ from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.errors import BackendError, StoreUnavailable, StoreUnusable
+from workflow_engine.runtime.parts import node_defaults
 from workflow_engine.runtime.ports import ExecutionFilter
-from workflow_engine.runtime.process import Runtime, node_defaults
+from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.store.postgres_connections import PostgresAddress
 from workflow_engine.runtime.store.postgres_migrations import check_migrated, migrate
 from workflow_engine.sql import load_migrations

@@ -6,9 +6,8 @@ import pytest
 
 from workflow_engine.runtime.core.graph import NodeDefaults, compile_graph
 from workflow_engine.runtime.core.machine import Execution
+from workflow_engine.runtime.core.queue import Delivery, FairQueue
 from workflow_engine.runtime.core.retry import RetryPolicy
-from workflow_engine.runtime.worker.attempt import Delivery
-from workflow_engine.runtime.worker.queue import FairQueue
 
 GRAPH = compile_graph(
     {"name": "wide", "dag": {"nodes": [{"id": f"n{index}", "handler": "h"} for index in range(10)]}},

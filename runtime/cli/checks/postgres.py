@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ....config import Settings
-from ...process import postgres_address
+from ...parts import postgres_address
 from .finding import Finding, error, ok
 
 if TYPE_CHECKING:

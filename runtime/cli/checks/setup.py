@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from .... import __version__
 from ....config import Settings, SettingsError, check_supported, setting_warnings
 from ....plugins.discovery import PluginError, discover
-from ...process import plugin_settings
+from ...parts import plugin_settings
 from ...store.sqlite import OLDEST_SQLITE
 from .finding import Finding, error, ok, warning
 

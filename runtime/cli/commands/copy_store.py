@@ -83,7 +83,7 @@ def _target(text: str) -> Settings:
 async def _copy(path: Path, settings: Settings) -> Mapping[str, int]:
     """Copy while the file is locked: no engine runs on it."""
     from ...clock import SystemClock
-    from ...process import postgres_address
+    from ...parts import postgres_address
     from ...store.postgres_import import import_tables
     from ...store.sqlite import SqliteStore
     from ...store.sqlite_export import export_tables

@@ -41,7 +41,7 @@ def _installed() -> list[dict[str, object]]:
     from ....config import load_settings
     from ....plugins.discovery import discover
     from ...api.function_routes import described
-    from ...process import plugin_settings
+    from ...parts import plugin_settings
 
     return described(discover(plugin_settings(load_settings())))
 

@@ -85,7 +85,7 @@ def _open_and_close(settings: Settings) -> None:
     import asyncio
 
     from ...clock import SystemClock
-    from ...process import build_store
+    from ...parts import build_store
 
     async def run() -> None:
         store = build_store(settings, SystemClock())

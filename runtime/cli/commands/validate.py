@@ -48,7 +48,7 @@ def _problems(file: DefinitionFile) -> Sequence[Problem]:
     from ...core.definition import validate_definition
     from ...core.json_text import canonical
     from ...core.problem import Problem
-    from ...process import plugin_settings
+    from ...parts import plugin_settings
 
     settings = load_settings()
     size, most = len(canonical(file.document)), settings.max_definition_bytes

@@ -22,8 +22,9 @@ from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 from workflow_engine.runtime.engine import Engine
 from workflow_engine.runtime.errors import BackendError, EngineError, ExecutionConflict
+from workflow_engine.runtime.parts import node_defaults
 from workflow_engine.runtime.ports import IdempotencyClaim
-from workflow_engine.runtime.process import Runtime, node_defaults
+from workflow_engine.runtime.process import Runtime
 
 Result = TypeVar("Result")
 

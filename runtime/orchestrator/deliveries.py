@@ -1,0 +1,448 @@
+"""Who runs what: this process's pool first, other replicas when they have the handler or free slots, and what is lost.
+
+The owner dispatches here. What another replica has been given is remembered until its outcome is in, and looked after:
+only the owner decides that a delivery is lost, which it then commits before it dispatches the attempt again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from ..broker import Broker
+from ..clock import Clock
+from ..core.deliveries import DeliveryKey, PartitionSight, Replicas, Task, alive, milliseconds_left, named_by
+from ..core.machine import AttemptError, Execution, Outcome, is_current, start
+from ..core.queue import Delivery, FairQueue
+from ..core.state import NodeState
+from ..errors import BrokerUnavailable
+from .spare import Spare
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = ""
+"""The handler of a delivery that somebody else has handed out."""
+AGAIN_SECONDS = 0.5
+TAKE_OVER_LOOK_SECONDS = 1.0
+
+
+class LocalPool(Protocol):
+    """What is needed of this process's own workers."""
+
+    @property
+    def queued_count(self) -> int:
+        """How many deliveries wait for a slot."""
+
+    started_count: int
+
+    def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> Sequence[tuple[Execution, int]]:
+        """Queue nodes; returns those whose handler is not here."""
+
+    def withdraw(self, wanted: Callable[[Delivery], bool], limit: int) -> list[Delivery]:
+        """Take queued deliveries out again."""
+
+    def dispatch_held(self) -> None:
+        """Queue again what could not start while its lease had run out."""
+
+    def running(self, execution_id: str) -> list[tuple[int, int]]:
+        """The (node, attempt) of an execution that run now."""
+
+    def running_partitions(self) -> Collection[int]:
+        """The partitions of which something runs now."""
+
+    def cancel(self, execution_ids: Iterable[str]) -> None:
+        """Stop what runs of these executions."""
+
+
+class _Elsewhere:
+    """A delivery that another replica has, or may have. Times on the monotonic clock."""
+
+    __slots__ = ("exists_until", "give_up_at", "handler", "partition")
+
+    def __init__(self, partition: int, handler: str, exists_until: float, give_up_at: float) -> None:
+        self.partition = partition
+        self.handler = handler
+        self.exists_until = exists_until
+        """It is there until then at least; infinite while it waits in a queue."""
+        self.give_up_at = give_up_at
+        """When it counts as lost although the broker cannot be asked."""
+
+
+class Deliveries:
+    """The owner's way to whoever runs attempts."""
+
+    def __init__(
+        self,
+        *,
+        pool: LocalPool,
+        broker: Broker | None,
+        clock: Clock,
+        replica: str,
+        partition_of: Callable[[str], int],
+        heartbeat_timeout_seconds: float,
+        look_interval_seconds: float,
+        stale_timeout_seconds: Callable[[str], float],
+        unknown_handler_seconds: float,
+        hand_in: Callable[[Outcome], None],
+        nudge: Callable[[], None],
+    ) -> None:
+        """`broker`: how others are reached, if they are. `stale_timeout_seconds`: by handler.
+
+        `unknown_handler_seconds`: how long a node waits for a process that has its handler.
+        """
+        self._pool = pool
+        self._broker = broker
+        self._clock = clock
+        self._replica = replica
+        self._partition_of = partition_of
+        self._heartbeat_timeout_seconds = heartbeat_timeout_seconds
+        self._timeout = round(heartbeat_timeout_seconds * 1000)
+        self._look_interval_seconds = look_interval_seconds
+        self._stale_timeout_seconds = stale_timeout_seconds
+        self._unknown_handler_seconds = unknown_handler_seconds
+        self._hand_in = hand_in
+        self._nudge = nudge
+        self._waiting: dict[str, FairQueue] = {}
+        self._unserved_since: dict[str, float] = {}
+        self._elsewhere: dict[DeliveryKey, _Elsewhere] = {}
+        self._of_execution: dict[str, set[tuple[int, int]]] = {}
+        self._handed_out: dict[str, int] = {}
+        self._to_forget: dict[int, list[DeliveryKey]] = {}
+        self._unlooked: dict[int, tuple[int, float]] = {}
+        self._lost: list[DeliveryKey] = []
+        self.find_execution: Callable[[str], Execution | None] = lambda execution_id: None
+        """Where the owner's executions are found, to show what others run of them as RUNNING."""
+        self._spare = Spare(replica)
+        self._wake = asyncio.Event()
+        self._next_look = 0.0
+        self._contact_since = -math.inf
+        self._next_try = 0.0
+
+    @property
+    def elsewhere_count(self) -> int:
+        """How many deliveries other replicas have."""
+        return len(self._elsewhere)
+
+    @property
+    def unserved(self) -> dict[str, int]:
+        """By handler that no live process has: how many nodes wait for it."""
+        return {handler: len(self._waiting[handler]) for handler in self._unserved_since if self._waiting.get(handler)}
+
+    def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> None:
+        """Let attempts run: here, or elsewhere."""
+        for execution, node in self._pool.dispatch(ready):
+            handler = execution.graph.handlers[node]
+            waiting = self._waiting.get(handler)
+            if waiting is None:
+                waiting = self._waiting[handler] = FairQueue()
+            waiting.add(Delivery(execution, node, execution.attempts[node]))
+            self._wake.set()
+        if self._spare.may_help and self._pool.queued_count:
+            self._wake.set()
+
+    def dispatch_held(self) -> None:
+        """Queue again what could not start while its lease had run out."""
+        self._pool.dispatch_held()
+
+    def in_flight(self, execution: Execution, started_at: int) -> list[tuple[int, int]]:
+        """The (node, attempt) of a loaded execution that are not to be dispatched: they run, here or elsewhere.
+
+        `started_at` in epoch milliseconds. While the broker cannot say what others have of a partition that was just
+        taken, what was started before is presumed to be with them.
+        """
+        found = self._pool.running(execution.execution_id)
+        found += self._of_execution.get(execution.execution_id, ())
+        taken_at, taken = self._unlooked.get(execution.partition, (0, 0.0))
+        if started_at < taken_at:
+            for node, state in enumerate(execution.node_states):
+                key = DeliveryKey(execution.execution_id, node, execution.attempts[node])
+                if state is NodeState.QUEUED and key not in self._elsewhere and (node, key.attempt) not in found:
+                    handler = execution.graph.handlers[node]
+                    give_up_at = taken + self._stale_timeout_seconds(handler)
+                    self._note(key, execution.partition, handler, give_up_at, give_up_at)
+                    found.append((node, key.attempt))
+        return found
+
+    def running_partitions(self) -> Collection[int]:
+        """The partitions of which something runs in this process."""
+        return self._pool.running_partitions()
+
+    def cancel(self, execution_ids: Iterable[str]) -> None:
+        """Stop what runs of these executions, here and elsewhere."""
+        ids = list(execution_ids)
+        self._pool.cancel(ids)
+        for execution_id in ids:
+            for node, attempt in list(self._of_execution.get(execution_id, ())):
+                key = DeliveryKey(execution_id, node, attempt)
+                elsewhere = self._drop(key)
+                if elsewhere is not None:
+                    self._to_forget.setdefault(elsewhere.partition, []).append(key)
+                    self._wake.set()
+
+    def done(self, outcomes: Iterable[Outcome]) -> None:
+        """These outcomes were taken in: nobody has their attempts any more."""
+        if not self._elsewhere:
+            return
+        for outcome in outcomes:
+            self._drop(DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt))
+        if self._waiting:
+            self._wake.set()
+
+    async def took(self, partitions: Collection[int]) -> None:
+        """These are owned here from now on: see what others have of them. Their executions are loaded after this."""
+        if self._broker is None:
+            return
+        self._unlooked.update(dict.fromkeys(partitions, (self._clock.now(), self._clock.monotonic())))
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(TAKE_OVER_LOOK_SECONDS):
+                await self._look_at(await self._broker.read_replicas(), partitions)
+
+    def left(self, partition: int) -> None:
+        """A partition is no longer owned here."""
+        self._unlooked.pop(partition, None)
+        for key in [key for key, each in self._elsewhere.items() if each.partition == partition]:
+            self._drop(key)
+
+    def take_lost(self) -> Sequence[DeliveryKey]:
+        """The deliveries that were found to be lost since the last call."""
+        lost, self._lost = self._lost, []
+        return lost
+
+    def note_replicas(self, replicas: Replicas) -> None:
+        """Heartbeats have been seen."""
+        self._spare.note(alive(replicas, self._timeout), self._handed_out)
+        self._wake.set()
+        if not self._elsewhere:
+            return
+        now = self._clock.monotonic()
+        for key, at in named_by(replicas).items():
+            elsewhere = self._elsewhere.get(key)
+            until = now + (at + self._timeout - replicas.now) / 1000
+            if elsewhere is None or until <= now:
+                continue
+            elsewhere.give_up_at = now + self._stale_timeout_seconds(elsewhere.handler)
+            if elsewhere.exists_until < math.inf:
+                elsewhere.exists_until = max(elsewhere.exists_until, until)
+            execution = self.find_execution(key.execution_id)
+            if execution is not None and 0 <= key.node < execution.graph.size:
+                start(execution, key.node, key.attempt)
+
+    async def run(self) -> None:
+        """Hand out, look after, give up, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._next_due() - self._clock.monotonic())):
+                    await self._wake.wait()
+            self._wake.clear()
+            if self._broker is not None:
+                await self._serve_others(self._broker)
+            self._fail_unserved()
+
+    async def _serve_others(self, broker: Broker) -> None:
+        now = self._clock.monotonic()
+        try:
+            if now >= self._next_try:
+                await self._forget(broker)
+                await self._refresh(broker)
+                await self._spill(broker)
+            if now >= self._look_due():
+                await self._look(broker)
+        except BrokerUnavailable:
+            self._contact_since = math.inf
+            self._next_try = self._clock.monotonic() + AGAIN_SECONDS
+        self._give_up()
+
+    def _next_due(self) -> float:
+        """When to go on although nothing calls for it."""
+        due = self._look_due()
+        if self._broker is not None and (self._to_forget or self._waiting):
+            due = min(due, max(self._next_try, self._clock.monotonic() + AGAIN_SECONDS))
+        if self._spare.may_help and self._pool.queued_count:
+            due = min(due, self._clock.monotonic() + Spare.SAMPLE_SECONDS)
+        for since in self._unserved_since.values():
+            due = min(due, since + self._unknown_handler_seconds)
+        return due if due < math.inf else self._clock.monotonic() + self._look_interval_seconds
+
+    def _look_due(self) -> float:
+        if self._unlooked:
+            return self._next_try
+        if not self._elsewhere:
+            return math.inf
+        return max(self._next_try, min(self._next_look, *(each.exists_until for each in self._elsewhere.values())))
+
+    async def _forget(self, broker: Broker) -> None:
+        while self._to_forget:
+            partition, keys = next(iter(self._to_forget.items()))
+            await broker.forget(partition, keys)
+            del self._to_forget[partition]
+
+    async def _refresh(self, broker: Broker) -> None:
+        """Look for new replicas while something waits that none of the known ones serves."""
+        if any(queue and not self._spare.serves(handler) for handler, queue in self._waiting.items()):
+            self._spare.note(alive(await broker.read_replicas(), self._timeout), self._handed_out)
+
+    async def _spill(self, broker: Broker) -> None:
+        """Hand out what others are to run: what cannot run here, and what would wait here while they are idle."""
+        for handler in [handler for handler, queue in self._waiting.items() if not queue]:
+            del self._waiting[handler]
+        tasks: dict[int, list[tuple[Task, Delivery]]] = {}
+        for handler, queue in self._waiting.items():
+            room = self._spare.room(handler, self._handed_out.get(handler, 0))
+            while queue and room > 0:
+                room -= self._choose(queue.take(), tasks)
+        count = self._spare.surplus(self._pool.queued_count, self._pool.started_count, self._clock.monotonic())
+        if count:
+            for delivery in self._pool.withdraw(self._may_be_surrendered, count):
+                self._choose(delivery, tasks)
+        results = await asyncio.gather(
+            *(self._spill_one(broker, partition, chosen) for partition, chosen in tasks.items())
+        )
+        if not all(results):
+            raise BrokerUnavailable("deliveries could not be handed out")
+
+    def _may_be_surrendered(self, delivery: Delivery) -> bool:
+        execution, node, _ = delivery
+        return execution.permitted_until is None and self._spare.has_free(execution.graph.handlers[node])
+
+    def _choose(self, delivery: Delivery, tasks: dict[int, list[tuple[Task, Delivery]]]) -> int:
+        execution, node, attempt = delivery
+        if execution.detached or not is_current(execution, node, attempt):
+            return 0
+        handler = execution.graph.handlers[node]
+        key = DeliveryKey(execution.execution_id, node, attempt)
+        now = self._clock.monotonic()
+        self._note(
+            key,
+            execution.partition,
+            handler,
+            now + self._heartbeat_timeout_seconds,
+            now + max(self._heartbeat_timeout_seconds, self._stale_timeout_seconds(handler)),
+        )
+        tasks.setdefault(execution.partition, []).append((Task(key, handler, execution.definition_id), delivery))
+        return 1
+
+    async def _spill_one(self, broker: Broker, partition: int, chosen: Sequence[tuple[Task, Delivery]]) -> bool:
+        try:
+            await broker.spill(partition, [task for task, _ in chosen])
+        except BrokerUnavailable:
+            # It may be there or not. It is run here or spilled again; whoever has it finds no permission or is late.
+            wanted = [delivery for task, delivery in chosen if self._drop(task.key) is not None]
+            self.dispatch((execution, node) for execution, node, _ in wanted if not execution.detached)
+            return False
+        return True
+
+    async def _look(self, broker: Broker) -> None:
+        self._next_look = self._clock.monotonic() + self._look_interval_seconds
+        partitions = {each.partition for each in self._elsewhere.values()} | self._unlooked.keys()
+        await self._look_at(await broker.read_replicas(), partitions)
+
+    async def _look_at(self, replicas: Replicas, partitions: Collection[int]) -> None:
+        """See what there is of these partitions; what is not there any more is lost."""
+        assert self._broker is not None
+        asked_at = self._clock.monotonic()
+        known = set(self._elsewhere)
+        sights = await asyncio.gather(*(self._broker.look(partition) for partition in partitions))
+        if self._contact_since == math.inf:
+            self._contact_since = asked_at
+        named = named_by(replicas)
+        for partition, sight in zip(partitions, sights, strict=True):
+            if self._unlooked.pop(partition, None) is not None:
+                self._find(partition, sight, named, replicas, asked_at)
+            stale = [key for key in sight.deliveries if key not in self._elsewhere]
+            if stale:
+                self._to_forget.setdefault(partition, []).extend(stale)
+            for key in known:
+                elsewhere = self._elsewhere.get(key)
+                if elsewhere is not None and elsewhere.partition == partition:
+                    until = asked_at + milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
+                    self._judge(key, elsewhere, until, asked_at)
+
+    def _find(
+        self,
+        partition: int,
+        sight: PartitionSight,
+        named: Mapping[DeliveryKey, int],
+        replicas: Replicas,
+        asked_at: float,
+    ) -> None:
+        """Take note of what others have of a partition that was just taken, and of what is on its way."""
+        of_partition = [key for key in named if self._partition_of(key.execution_id) == partition]
+        for key in {*sight.deliveries, *sight.handed_in, *of_partition}.difference(self._elsewhere):
+            left = milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
+            if left > 0:
+                give_up_at = asked_at + self._stale_timeout_seconds(UNKNOWN)
+                self._note(key, partition, UNKNOWN, asked_at + left, give_up_at)
+
+    def _judge(self, key: DeliveryKey, elsewhere: _Elsewhere, until: float, now: float) -> None:
+        if until > now:
+            elsewhere.give_up_at = now + self._stale_timeout_seconds(elsewhere.handler)
+        else:
+            # Handed out a moment ago, or while the broker was away: whoever has it has not had the time to say so.
+            until = max(elsewhere.exists_until, self._contact_since + self._heartbeat_timeout_seconds)
+        elsewhere.exists_until = until
+        if until <= now:
+            self._lose(key, "no queue, no heartbeat and no inbox has it")
+
+    def _give_up(self) -> None:
+        """While the broker cannot be asked, what nothing was heard of for too long is lost."""
+        if self._contact_since < math.inf:
+            return
+        now = self._clock.monotonic()
+        for key, elsewhere in list(self._elsewhere.items()):
+            if elsewhere.give_up_at <= now:
+                self._lose(key, "the broker is away, and nothing was heard of it")
+
+    def _lose(self, key: DeliveryKey, reason: str) -> None:
+        elsewhere = self._drop(key)
+        if elsewhere is None:
+            return
+        log.warning(
+            "attempt %d of node %d of execution %s is lost: %s", key.attempt, key.node, key.execution_id, reason
+        )
+        self._to_forget.setdefault(elsewhere.partition, []).append(key)
+        self._lost.append(key)
+        self._nudge()
+
+    def _fail_unserved(self) -> None:
+        """Nodes whose handler no live process has: said once, and failed when it was so for too long."""
+        now = self._clock.monotonic()
+        for handler in [handler for handler in self._unserved_since if not self._waiting.get(handler)]:
+            del self._unserved_since[handler]
+        for handler, queue in self._waiting.items():
+            if not queue or self._spare.serves(handler):
+                self._unserved_since.pop(handler, None)
+                continue
+            if handler not in self._unserved_since:
+                self._unserved_since[handler] = now
+                log.warning("no live process has the handler %s: its nodes wait for one", handler)
+            if now - self._unserved_since[handler] >= self._unknown_handler_seconds:
+                while queue:
+                    self._fail(queue.take(), handler)
+
+    def _fail(self, delivery: Delivery, handler: str) -> None:
+        execution, node, attempt = delivery
+        if execution.detached or not is_current(execution, node, attempt):
+            return
+        message = f"no process has had the handler {handler!r} for {self._unknown_handler_seconds:g} seconds"
+        now = self._clock.now()
+        error = AttemptError("handler_unknown", message, retryable=False)
+        self._hand_in(Outcome(execution.execution_id, node, attempt, None, error, now, now))
+
+    def _note(self, key: DeliveryKey, partition: int, handler: str, exists_until: float, give_up_at: float) -> None:
+        self._elsewhere[key] = _Elsewhere(partition, handler, exists_until, give_up_at)
+        self._of_execution.setdefault(key.execution_id, set()).add((key.node, key.attempt))
+        self._handed_out[handler] = self._handed_out.get(handler, 0) + 1
+
+    def _drop(self, key: DeliveryKey) -> _Elsewhere | None:
+        elsewhere = self._elsewhere.pop(key, None)
+        if elsewhere is not None:
+            self._handed_out[elsewhere.handler] -= 1
+            of_execution = self._of_execution[key.execution_id]
+            of_execution.discard((key.node, key.attempt))
+            if not of_execution:
+                del self._of_execution[key.execution_id]
+        return elsewhere

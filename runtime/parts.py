@@ -1,0 +1,107 @@
+"""The parts that the settings choose: store, broker, handlers, and what nodes get where they say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..config import Settings
+from ..plugins.discovery import Catalogue
+from ..plugins.handler import Handler
+from .broker import Broker
+from .clock import Clock
+from .core.graph import NodeDefaults
+from .core.machine import AttemptError
+from .core.queue import Delivery
+from .core.retry import RetryPolicy
+from .errors import SetupError
+from .ports import Store
+from .store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from .store.postgres_connections import PostgresAddress
+
+POSTGRES_TIMEOUT_SECONDS = 10.0
+"""Of a statement, and of the wait for a connection."""
+
+
+async def run_isolated_attempt(delivery: Delivery, max_output_bytes: int) -> tuple[bytes | None, AttemptError | None]:
+    raise NotImplementedError
+
+
+def postgres_address(settings: Settings) -> PostgresAddress:
+    """Where PostgreSQL is, by the settings."""
+    from .store.postgres_connections import PostgresAddress
+
+    return PostgresAddress(
+        settings.postgres_host,
+        settings.postgres_port,
+        settings.postgres_user,
+        settings.postgres_password.get_secret_value(),
+        settings.postgres_database,
+        None if settings.postgres_url is None else settings.postgres_url.get_secret_value(),
+    )
+
+
+def build_store(settings: Settings, clock: Clock) -> Store:
+    """The store of the backend that the settings name."""
+    if settings.backend == "embedded":
+        return SqliteStore(settings.sqlite_path, clock, skip_migrations=settings.skip_migrations)
+    # Imported where it is used: the driver takes a moment, and an embedded process has no use for it.
+    from .store.postgres import PostgresStore
+
+    return PostgresStore(
+        postgres_address(settings),
+        clock,
+        pool_size=settings.postgres_pool_size,
+        timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
+        partitions=settings.partitions,
+        skip_migrations=settings.skip_migrations,
+    )
+
+
+def build_broker(settings: Settings) -> Broker:
+    """The broker that the settings name."""
+    from .transport.redis import RedisBroker
+    from .transport.redis_connections import RedisAddress
+
+    secrets = (settings.redis_password, settings.redis_url)
+    password, url = (None if secret is None else secret.get_secret_value() for secret in secrets)
+    return RedisBroker(
+        RedisAddress(settings.redis_host, settings.redis_port, settings.redis_db, password, url),
+        cluster=settings.redis_cluster,
+        max_connections=settings.redis_max_connections,
+        timeout_seconds=settings.redis_socket_timeout,
+        strict=settings.environment == "prod",
+    )
+
+
+def served_handlers(settings: Settings, catalogue: Catalogue) -> Mapping[str, Handler]:
+    """The handlers whose nodes this process runs. Raises `SetupError` for one that it does not have."""
+    if "worker" not in settings.runtime_roles:
+        return {}
+    if settings.worker_handlers is None:
+        return catalogue
+    missing = [name for name in settings.worker_handlers if name not in catalogue]
+    if missing:
+        there = ", ".join(sorted(catalogue))
+        raise SetupError(f"WORKER_HANDLERS: no plugin here has {', '.join(missing)}; there are {there}")
+    return {name: catalogue[name] for name in settings.worker_handlers}
+
+
+def node_defaults(settings: Settings) -> NodeDefaults:
+    """What nodes get where their definition is silent, by the settings."""
+    policy = RetryPolicy(
+        settings.retry_max_retries,
+        settings.retry_initial_delay,
+        settings.retry_max_delay,
+        settings.retry_exponential_base,
+        settings.retry_jitter,
+    )
+    return NodeDefaults(policy, settings.handler_timeout_seconds)
+
+
+def plugin_settings(settings: Settings) -> dict[str, object]:
+    """The settings as plugins see them: by lower-case name, secrets as text."""
+    secret = settings.llm_api_key
+    return {**settings.model_dump(), "llm_api_key": secret.get_secret_value() if secret else None}
