@@ -14,12 +14,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 from brokers import BrokerUnderTest
+from postgres_server import PostgresServer
 
 from workflow_engine.runtime.broker import Broker
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.ports import Store, Transport
 from workflow_engine.runtime.store.memory import MemoryStore
-from workflow_engine.runtime.store.postgres import PostgresAddress, PostgresStore
+from workflow_engine.runtime.store.postgres import PostgresStore
 from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.transport.local import LocalTransport
 from workflow_engine.runtime.transport.memory import MemoryBroker
@@ -72,11 +73,18 @@ def sqlite_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
 
 
 def postgres_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    return stores_of(request.getfixturevalue("postgres_server"))
+
+
+def debian_postgres_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    return stores_of(request.getfixturevalue("debian_postgres_server"))
+
+
+def stores_of(server: PostgresServer) -> Callable[[], Store]:
     """Each test has a schema of its own in the one server of the run."""
-    address: PostgresAddress = request.getfixturevalue("postgres_server").address
-    schema: str = request.getfixturevalue("postgres_schema")
+    schema = server.create_schema()
     return lambda: PostgresStore(
-        address, SystemClock(), pool_size=6, timeout_seconds=20.0, partitions=PARTITIONS, schema=schema
+        server.address, SystemClock(), pool_size=6, timeout_seconds=20.0, partitions=PARTITIONS, schema=schema
     )
 
 
@@ -102,6 +110,13 @@ STORES = (
     StoreKind(
         "postgres",
         postgres_stores,
+        asyncpg.IntegrityConstraintViolationError,
+        refuses_when_closed=True,
+        has_leases=True,
+    ),
+    StoreKind(
+        "postgres-of-debian",
+        debian_postgres_stores,
         asyncpg.IntegrityConstraintViolationError,
         refuses_when_closed=True,
         has_leases=True,
