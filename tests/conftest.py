@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from postgres_server import PostgresServer
+from postgres_server import PostgresServer, debian_programs
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,6 +58,18 @@ def simulation_seeds(pytestconfig: pytest.Config) -> int:
 def postgres_server() -> Iterator[PostgresServer]:
     """One PostgreSQL server for all tests of the run that only ask it things."""
     server = PostgresServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def debian_postgres_server() -> Iterator[PostgresServer]:
+    """The same of Debian's packages, an older version; the tests are skipped where none is installed."""
+    programs = debian_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL of Debian's packages is installed (apt-get install postgresql)")
+    server = PostgresServer(programs=programs)
     server.start()
     yield server
     server.close()

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ...sql import Migration, load_migrations, load_queries
 from ..errors import StoreUnusable
 from ..failpoints import failpoint
 
 _DIALECT = "sqlite"
+
+
+class Schema(NamedTuple):
+    """The migrations of this version, by name: those that a database has, and those that it lacks."""
+
+    applied: Sequence[str]
+    missing: Sequence[str]
 
 
 def migrate(connection: sqlite3.Connection, now: int, *, dry_run: bool = False) -> list[str]:
@@ -61,6 +69,13 @@ def refuse_missing(missing: Sequence[Migration]) -> None:
         raise StoreUnusable(
             f"the database lacks {names}, and SKIP_MIGRATIONS is set: run `workflow-engine migrate up`, or unset it"
         )
+
+
+def schema_of(migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str]]) -> Schema:
+    """The names, by what was applied. Raises `StoreUnusable` when that does not fit."""
+    names = [f"{each.number:04}_{each.name}" for each in migrations]
+    count = len(migrations) - len(missing_migrations(migrations, applied))
+    return Schema(names[:count], names[count:])
 
 
 def missing_migrations(migrations: Sequence[Migration], applied: Sequence[tuple[int, str, str]]) -> Sequence[Migration]:

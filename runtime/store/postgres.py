@@ -38,12 +38,11 @@ from ..ports import (
 )
 from .grouping import Grouped
 from .postgres_connections import Connections, PostgresAddress
-from .postgres_errors import CANNOT_CONNECT, describe
+from .postgres_errors import CANNOT_CONNECT, unusable
 from .postgres_migrations import check_migrated, migrate
 from .postgres_writes import ApiWrites
 from .rows import command_record, execution_record, execution_summary, group_loaded, key_record
 
-OLDEST_SERVER = 150_000
 OWNER_CONNECTIONS = 2
 READS_TOGETHER = 100
 """Rows that may be large: an input of 1 MiB, an output of 4 MiB."""
@@ -98,10 +97,7 @@ class PostgresStore:
             await self._prepare()
         except (StoreUnavailable, *CANNOT_CONNECT) as error:
             await self.close()
-            raise StoreUnusable(
-                f"no use of PostgreSQL at {self._address}: {describe(error)}; check POSTGRES_URL, or POSTGRES_HOST, "
-                "POSTGRES_PORT, POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DATABASE"
-            ) from error
+            raise unusable(self._address, error) from error
         except BaseException:
             await self.close()
             raise
@@ -264,9 +260,6 @@ class PostgresStore:
     async def _prepare(self) -> None:
         connection = await self._owner.acquire()
         try:
-            version = connection.get_server_version()
-            if version.major * 10_000 < OLDEST_SERVER:
-                raise StoreUnusable(f"PostgreSQL {version.major} is too old; 15 or newer is needed")
             if self._skip_migrations:
                 await check_migrated(connection)
             else:

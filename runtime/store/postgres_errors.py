@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from ..errors import BackendError, StoreOutcomeUnknown, StoreUnavailable
+from ..errors import BackendError, StoreOutcomeUnknown, StoreUnavailable, StoreUnusable
 
 # The server's own word that the statement was rolled back, for reasons that pass.
 _HAS_NOT_HAPPENED = (
@@ -57,6 +57,19 @@ def translate(error: Exception, *, writing: bool) -> Exception:
 def lost(error: Exception) -> BackendError:
     """A connection that ended before it said what came of a write."""
     return StoreOutcomeUnknown(f"the connection to PostgreSQL was lost during a write: {describe(error)}")
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether asking for a connection again may succeed without anybody changing the settings."""
+    return is_broken(error) or isinstance(error, _HAS_NOT_HAPPENED)
+
+
+def unusable(address: object, error: Exception) -> StoreUnusable:
+    """A database that does not let this process in, with the settings to look at."""
+    return StoreUnusable(
+        f"no use of PostgreSQL at {address}: {describe(error)}; check POSTGRES_URL, or POSTGRES_HOST, "
+        "POSTGRES_PORT, POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DATABASE"
+    )
 
 
 def describe(error: Exception) -> str:

@@ -7,25 +7,18 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from ...sql import load_migrations, load_queries
 from ..errors import StoreUnusable
 from ..ports import KeyRecord
 from .file_lock import FileLock
-from .migrations import migrate, missing_migrations
+from .migrations import Schema, migrate, schema_of
 from .rows import execution_summary, key_record
 from .sqlite import explain
 
 Result = TypeVar("Result")
-
-
-class Schema(NamedTuple):
-    """The migrations of this version, by name: those that the database has, and those that it lacks."""
-
-    applied: Sequence[str]
-    missing: Sequence[str]
 
 
 def read_schema(path: Path) -> Schema:
@@ -33,11 +26,7 @@ def read_schema(path: Path) -> Schema:
 
     Raises `StoreUnusable` when the file is no sound database, or was used by another version.
     """
-    known = load_migrations("sqlite")
-    applied = _look(path, _applied) if path.exists() else []
-    names = [f"{each.number:04}_{each.name}" for each in known]
-    count = len(known) - len(missing_migrations(known, applied))
-    return Schema(names[:count], names[count:])
+    return schema_of(load_migrations("sqlite"), _look(path, _applied) if path.exists() else [])
 
 
 def newest_execution_at(path: Path) -> int | None:

@@ -10,6 +10,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at bigint NOT NULL
 );
 
+-- name: has_migrations_table
+-- Whether the database has ever been migrated.
+SELECT to_regclass('schema_migrations') IS NOT NULL;
+
 -- name: list_migrations
 -- What has been applied.
 SELECT number, name, digest FROM schema_migrations ORDER BY number;

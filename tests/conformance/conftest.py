@@ -5,6 +5,7 @@ What implementations may differ in is a capability of the table's line; no test 
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,13 +13,17 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from brokers import BrokerUnderTest
+from postgres_server import PostgresServer
 
+from workflow_engine.runtime.broker import Broker
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.ports import Store, Transport
 from workflow_engine.runtime.store.memory import MemoryStore
-from workflow_engine.runtime.store.postgres import PostgresAddress, PostgresStore
+from workflow_engine.runtime.store.postgres import PostgresStore
 from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.transport.local import LocalTransport
+from workflow_engine.runtime.transport.memory import MemoryBroker
 
 PARTITIONS = 8
 
@@ -48,6 +53,14 @@ class TransportKind:
     followed: Callable[[Transport], int]
 
 
+@dataclass(frozen=True)
+class BrokerKind:
+    """One implementation of the Broker port. `factory` is given the test's fixtures; the data are empty then."""
+
+    name: str
+    factory: Callable[[pytest.FixtureRequest], BrokerUnderTest]
+
+
 def memory_stores(_request: pytest.FixtureRequest) -> Callable[[], Store]:
     """In memory the data are the object, so that is what is opened again."""
     store = MemoryStore(PARTITIONS, shared=True)
@@ -60,12 +73,30 @@ def sqlite_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
 
 
 def postgres_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    return stores_of(request.getfixturevalue("postgres_server"))
+
+
+def debian_postgres_stores(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    return stores_of(request.getfixturevalue("debian_postgres_server"))
+
+
+def stores_of(server: PostgresServer) -> Callable[[], Store]:
     """Each test has a schema of its own in the one server of the run."""
-    address: PostgresAddress = request.getfixturevalue("postgres_server").address
-    schema: str = request.getfixturevalue("postgres_schema")
+    schema = server.create_schema()
     return lambda: PostgresStore(
-        address, SystemClock(), pool_size=6, timeout_seconds=20.0, partitions=PARTITIONS, schema=schema
+        server.address, SystemClock(), pool_size=6, timeout_seconds=20.0, partitions=PARTITIONS, schema=schema
     )
+
+
+def memory_brokers(_request: pytest.FixtureRequest) -> BrokerUnderTest:
+    """Each look at the clock is a millisecond later than the one before."""
+    moments = itertools.count(1_700_000_000_000)
+    broker = MemoryBroker(lambda: next(moments))
+
+    async def wipe() -> None:
+        broker.wipe()
+
+    return BrokerUnderTest(lambda: broker, wipe)
 
 
 def locally_followed(transport: Transport) -> int:
@@ -83,8 +114,16 @@ STORES = (
         refuses_when_closed=True,
         has_leases=True,
     ),
+    StoreKind(
+        "postgres-of-debian",
+        debian_postgres_stores,
+        asyncpg.IntegrityConstraintViolationError,
+        refuses_when_closed=True,
+        has_leases=True,
+    ),
 )
 TRANSPORTS = (TransportKind("local", LocalTransport, locally_followed),)
+BROKERS = (BrokerKind("memory", memory_brokers),)
 
 
 class OpenedStore:
@@ -142,3 +181,19 @@ def transport_kind(request: pytest.FixtureRequest) -> TransportKind:
 def transport(transport_kind: TransportKind) -> Transport:
     """A transport that nothing has gone through."""
     return transport_kind.factory()
+
+
+@pytest.fixture(params=BROKERS, ids=lambda kind: kind.name)
+def broker_under_test(request: pytest.FixtureRequest) -> BrokerUnderTest:
+    """Each implementation of the Broker port in turn, empty."""
+    kind: BrokerKind = request.param
+    return kind.factory(request)
+
+
+@pytest.fixture
+async def broker(broker_under_test: BrokerUnderTest) -> AsyncIterator[Broker]:
+    """An open and empty broker."""
+    broker = broker_under_test.make()
+    await broker.open()
+    yield broker
+    await broker.close()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
-from commands import Done
+from commands import Done, Process
 from postgres_server import PostgresServer
 
+from workflow_engine.sql import load_migrations
+
 RunCommand = Callable[..., Done]
+
+NAMES = [f"{each.number:04}_{each.name}" for each in load_migrations("postgres")]
 
 
 @pytest.fixture
@@ -24,17 +29,57 @@ def test_migrate_and_keys(run_command: RunCommand, monkeypatch: pytest.MonkeyPat
     refused = run_command("keys", "list")
     assert refused.code == 1
     assert "workflow-engine migrate up" in refused.errors
+    assert run_command("migrate", "up").output.splitlines() == [f"{name}: applied" for name in NAMES]
     assert run_command("migrate", "up").output == "the schema is up to date\n"
     assert run_command("keys", "create", "--name", "first", "--scope", "admin").output.startswith("wfe_")
     assert [row[1:3] for row in run_command("keys", "list").rows[1:]] == [["first", "admin"]]
 
 
 @pytest.mark.usefixtures("database")
-def test_what_is_for_sqlite_only(run_command: RunCommand) -> None:
-    for arguments in (["status"], ["up", "--dry-run"]):
-        done = run_command("migrate", *arguments)
-        assert (done.code, done.output) == (2, "")
-        assert "with BACKEND=postgres there is migrate up" in done.errors
+def test_migrate_status_and_a_dry_run_change_nothing(run_command: RunCommand) -> None:
+    for _ in range(2):
+        status = run_command("migrate", "status", "--json").document
+        assert (status["exists"], status["applied"], status["missing"]) == (True, [], NAMES)
+        tried = run_command("migrate", "up", "--dry-run", "--json").document
+        assert tried == {"dry_run": True, "applied": NAMES}
+    assert run_command("migrate", "up", "--json").document == {"dry_run": False, "applied": NAMES}
+    assert run_command("migrate", "status").rows[1:] == [[name, "applied"] for name in NAMES]
+    assert run_command("migrate", "up", "--dry-run").output == "the schema is up to date\n"
+
+
+@pytest.mark.usefixtures("database")
+def test_migrate_names_the_settings_of_a_database_that_is_not_there(
+    run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_DATABASE", "absent")
+    for arguments in (["status"], ["up"], ["up", "--dry-run"]):
+        done = run_command("migrate", *arguments, "--wait", "60")
+        assert (done.code, done.output) == (1, "")
+        assert 'database "absent" does not exist; check POSTGRES_URL' in done.errors
+        assert "waiting" not in done.errors
+
+
+@pytest.mark.usefixtures("database")
+def test_migrate_does_not_wait_for_ever(run_command: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PORT", "1")
+    done = run_command("migrate", "up", "--wait", "1.5")
+    assert (done.code, done.output) == (1, "")
+    waiting, refused = done.errors.splitlines()
+    assert waiting.startswith("waiting for PostgreSQL at postgres@127.0.0.1:1/")
+    assert "no use of PostgreSQL at postgres@127.0.0.1:1/" in refused
+
+
+async def test_migrate_waits_for_the_server(start: Callable[..., Awaitable[Process]]) -> None:
+    server = PostgresServer()
+    settings = {name.upper(): str(value) for name, value in server.settings("postgres").items()}
+    try:
+        migrating = await start("migrate", "up", "--wait", "120", **settings)
+        await migrating.line("stderr", "waiting for PostgreSQL at ")
+        await asyncio.to_thread(server.start)
+        assert await migrating.end() == 0
+        assert migrating.output.splitlines() == [f"{name}: applied" for name in NAMES]
+    finally:
+        server.close()
 
 
 @pytest.mark.usefixtures("database")

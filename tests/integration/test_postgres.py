@@ -44,6 +44,18 @@ async def step(_config: dict[str, Any], context: NodeContext) -> dict[str, Any]:
     return {"node": context.node_id}
 
 
+ON_EACH_SERVER = pytest.mark.parametrize("postgres_server", ["package", "debian"], indirect=True)
+
+
+@pytest.fixture
+def postgres_server(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> PostgresServer:
+    """The server of the run; for a test that is marked so, Debian's older one too."""
+    if getattr(request, "param", "package") == "package":
+        return postgres_server
+    debian: PostgresServer = request.getfixturevalue("debian_postgres_server")
+    return debian
+
+
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """A server of the test's own, as durable as in production, to be killed."""
@@ -53,6 +65,7 @@ def own_server() -> Iterator[PostgresServer]:
     server.close()
 
 
+@ON_EACH_SERVER
 async def test_a_workflow_runs_and_is_there_after_a_restart(
     start_postgres_runtime: StartRuntime, stop_runtime: Callable[[Runtime], Awaitable[None]], end_of: EndOf
 ) -> None:
@@ -110,6 +123,7 @@ async def test_what_runs_goes_on_when_the_server_is_killed_and_comes_back(
         assert broken_invariants(loaded, graph) == []
 
 
+@ON_EACH_SERVER
 async def test_two_processes_share_the_partitions_and_the_work(
     start_postgres_runtime: StartRuntime, stop_runtime: Callable[[Runtime], Awaitable[None]], end_of: EndOf
 ) -> None:
@@ -158,6 +172,7 @@ async def test_a_database_that_cannot_be_used_is_named_with_its_variables(
     assert named in str(refused.value)
 
 
+@ON_EACH_SERVER
 async def test_ten_that_migrate_at_once_apply_each_migration_once(
     postgres_server: PostgresServer, postgres_schema: str
 ) -> None:

@@ -25,15 +25,26 @@ START_SECONDS = 60.0
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+DEBIAN = Path("/usr/lib/postgresql")
+OLDEST_VERSION = 15
+
+
+def debian_programs() -> Path | None:
+    """The programs of the oldest supported server that Debian's packages have installed; None without one."""
+    found = {int(folder.name): folder / "bin" for folder in DEBIAN.glob("[1-9]*") if (folder / "bin/postgres").exists()}
+    supported = [version for version in found if version >= OLDEST_VERSION]
+    return found[min(supported)] if supported else None
+
+
 class PostgresServer:
     """One server on a data folder of its own: `start`, `kill`, `start` again, `close` for good."""
 
-    def __init__(self, settings: Mapping[str, str] = FAST) -> None:
-        """`settings` are lines of the server's configuration."""
+    def __init__(self, settings: Mapping[str, str] = FAST, programs: Path | None = None) -> None:
+        """`settings` are lines of the server's configuration; `programs` a folder, unless those of the package."""
         self._folder = _make_folder()
         self._data = self._folder / "data"
         self._settings = settings
-        self._binaries = _binaries(self._folder)
+        self._binaries = programs or _binaries(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._made = 0
         self.port = _free_port()
