@@ -100,6 +100,8 @@ class Runtime:
             claim_hours=settings.idempotency_key_hours,
         )
         self._http: ClientSession | None = None
+        self.agent_faults = 0
+        """How often a part of this process has failed in a way that nobody can explain."""
         self._started_at = self.clock.now()
         self._owning: asyncio.Task[None] | None = None
         self._agents: list[asyncio.Task[None]] = []
@@ -224,7 +226,20 @@ class Runtime:
         return self.owner is None or (self._owning is not None and not self._owning.done())
 
     def _run(self, name: str, agent: Callable[[], Awaitable[None]]) -> None:
-        self._agents.append(asyncio.get_running_loop().create_task(_kept_running(name, agent), name=name))
+        self._agents.append(asyncio.get_running_loop().create_task(self._keep_running(name, agent), name=name))
+
+    async def _keep_running(self, name: str, agent: Callable[[], Awaitable[None]]) -> None:
+        """Run an agent to its end. A fault that nobody can explain costs a moment, not the agent."""
+        backoff = Backoff(*AGENT_BACKOFF_SECONDS)
+        while True:
+            try:
+                await agent()
+                return
+            except Exception:
+                seconds = backoff.next_seconds()
+                log.exception("%s failed; it starts again in %g s", name, seconds)
+                self.agent_faults += 1
+                await asyncio.sleep(seconds)
 
     def _partition_of(self, execution_id: str) -> int:
         return partition_of(execution_id, self.store.partitions)
@@ -383,19 +398,6 @@ class Runtime:
 
             self._http = create_session(allow_private=self.settings.allow_private_addresses)
         return self._http
-
-
-async def _kept_running(name: str, agent: Callable[[], Awaitable[None]]) -> None:
-    """Run an agent to its end. A fault that nobody can explain costs a moment, not the agent."""
-    backoff = Backoff(*AGENT_BACKOFF_SECONDS)
-    while True:
-        try:
-            await agent()
-            return
-        except Exception:
-            seconds = backoff.next_seconds()
-            log.exception("%s failed; it starts again in %g s", name, seconds)
-            await asyncio.sleep(seconds)
 
 
 @asynccontextmanager

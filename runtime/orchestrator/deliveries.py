@@ -306,7 +306,7 @@ class Deliveries:
 
     def _may_be_surrendered(self, delivery: Delivery) -> bool:
         execution, node, _ = delivery
-        return execution.permitted_until is None and self._spare.has_free(execution.graph.handlers[node])
+        return execution.permitted_until is None and self._spare.serves(execution.graph.handlers[node])
 
     def _choose(self, delivery: Delivery, tasks: dict[int, list[tuple[Task, Delivery]]]) -> int:
         execution, node, attempt = delivery
@@ -344,7 +344,7 @@ class Deliveries:
         """See what there is of these partitions; what is not there any more is lost."""
         assert self._broker is not None
         asked_at = self._clock.monotonic()
-        known = set(self._elsewhere)
+        known = list(self._elsewhere)
         sights = await asyncio.gather(*(self._broker.look(partition) for partition in partitions))
         if self._contact_since == math.inf:
             self._contact_since = asked_at
@@ -371,7 +371,9 @@ class Deliveries:
     ) -> None:
         """Take note of what others have of a partition that was just taken, and of what is on its way."""
         of_partition = [key for key in named if self._partition_of(key.execution_id) == partition]
-        for key in {*sight.deliveries, *sight.handed_in, *of_partition}.difference(self._elsewhere):
+        for key in dict.fromkeys([*sight.deliveries, *sorted(sight.handed_in), *of_partition]):
+            if key in self._elsewhere:
+                continue
             left = milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
             if left > 0:
                 give_up_at = asked_at + self._stale_timeout_seconds(UNKNOWN)
@@ -382,7 +384,9 @@ class Deliveries:
             elsewhere.give_up_at = now + self._stale_timeout_seconds(elsewhere.handler)
         else:
             # Handed out a moment ago, or while the broker was away: whoever has it has not had the time to say so.
-            until = max(elsewhere.exists_until, self._contact_since + self._heartbeat_timeout_seconds)
+            # (One that waited in its queue until now had no such moment: the queue itself has said that it is gone.)
+            handed_out = elsewhere.exists_until if elsewhere.exists_until < math.inf else now
+            until = max(handed_out, self._contact_since + self._heartbeat_timeout_seconds)
         elsewhere.exists_until = until
         if until <= now:
             self._lose(key, "no queue, no heartbeat and no inbox has it")
@@ -397,6 +401,11 @@ class Deliveries:
                 self._lose(key, "the broker is away, and nothing was heard of it")
 
     def _lose(self, key: DeliveryKey, reason: str) -> None:
+        if (key.node, key.attempt) in self._pool.running(key.execution_id):
+            # Taken by this very process, whose word has not come through.
+            self._elsewhere[key].exists_until = self._clock.monotonic() + self._heartbeat_timeout_seconds
+            self._elsewhere[key].give_up_at = math.inf
+            return
         elsewhere = self._drop(key)
         if elsewhere is None:
             return

@@ -64,7 +64,7 @@ class SharedTransport(LocalTransport):
         self._idle = asyncio.Event()
         self._idle.set()
         self._taken: dict[DeliveryKey, str] = {}
-        self._unsent: set[DeliveryKey] = set()
+        self._unsent: dict[DeliveryKey, None] = {}
 
     @property
     def reaches_others(self) -> bool:
@@ -105,7 +105,7 @@ class SharedTransport(LocalTransport):
         if entry_id is None and partition in self._served:
             super().hand_in(outcome)
         else:
-            self._unsent.add(key)
+            self._unsent[key] = None
             self._out(partition).outcomes.append(HandIn(outcome, entry_id))
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -188,7 +188,7 @@ class SharedTransport(LocalTransport):
             if outgoing.wake_ups or outgoing.outcomes:
                 await self._broker.post(partition, outgoing.wake_ups, outgoing.outcomes)
                 for outcome, _ in outgoing.outcomes:
-                    self._unsent.discard(DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt))
+                    self._unsent.pop(DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt), None)
                 outgoing.outcomes = []
             if outgoing.settled:
                 await self._broker.delete_from_inbox(partition, outgoing.settled)

@@ -183,9 +183,13 @@ class Taker:
                     raise
                 break
             self._dirty.pop(partition, None)
+            here = {DeliveryKey(*each) for each in self._pool.attempts_in_hand}
             for each in found:
+                # What is in hand already was only believed to be lost: it goes on, and is handed in under this entry.
+                known = each.task.key in here or self._receipts.is_expected(each.task.key)
                 self._receipts.expect(each.task.key, each.entry_id)
-            taken += found
+                if not known:
+                    taken.append(each)
             if len(taken) >= room:
                 self._dirty[partition] = None  # behind the others: the partitions take turns
                 break

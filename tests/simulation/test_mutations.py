@@ -165,17 +165,17 @@ MUTATIONS_OF_REPLICAS: list[Mutate] = [
     never_taken_over,
 ]
 
-CASES = [(mutate, 1) for mutate in MUTATIONS] + [(mutate, 3) for mutate in MUTATIONS_OF_REPLICAS]
+CASES = [(mutate, "embedded") for mutate in MUTATIONS] + [(mutate, "postgres") for mutate in MUTATIONS_OF_REPLICAS]
 
 
-@pytest.mark.parametrize(("mutate", "replicas"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
+@pytest.mark.parametrize(("mutate", "topology"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
 def test_the_simulation_notices(
-    mutate: Mutate, replicas: int, monkeypatch: pytest.MonkeyPatch, record_property: Any
+    mutate: Mutate, topology: str, monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:
     mutate(monkeypatch)
 
     for seed in range(MOST_SEEDS):
-        violations = run_seed(seed, replicas=replicas).violations
+        violations = run_seed(seed, topology=topology).violations
         if violations:
             record_property("seeds", seed + 1)
             print(f"{mutate.__name__}: seed {seed}: {violations[0]}")  # noqa: T201

@@ -30,14 +30,14 @@ FAULTS = (
 )
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_every_seed_keeps_every_invariant(simulation_seeds: int, replicas: int) -> None:
+@pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
+def test_every_seed_keeps_every_invariant(simulation_seeds: int, topology: str) -> None:
     happened: Counter[str] = Counter()
     for seed in range(simulation_seeds):
-        world = run_seed(seed, replicas=replicas)
+        world = run_seed(seed, topology=topology)
         assert not world.violations, describe(world, world.violations[0])
         happened += world.happened
-    print(f"{simulation_seeds} seeds of {replicas} replicas: {dict(sorted(happened.items()))}")  # noqa: T201
+    print(f"{simulation_seeds} seeds {topology}: {dict(sorted(happened.items()))}")  # noqa: T201
     if simulation_seeds >= 100:
         assert [fault for fault in FAULTS if not happened[fault]] == []
         assert happened["execution_COMPLETED"] > simulation_seeds
@@ -45,17 +45,17 @@ def test_every_seed_keeps_every_invariant(simulation_seeds: int, replicas: int) 
         assert happened["execution_CANCELLED"] > 0
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_without_faults_everything_that_can_complete_does(simulation_seeds: int, replicas: int) -> None:
+@pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
+def test_without_faults_everything_that_can_complete_does(simulation_seeds: int, topology: str) -> None:
     for seed in range(min(20, simulation_seeds)):
-        world = run_seed(seed, replicas=replicas, with_faults=False)
+        world = run_seed(seed, topology=topology, with_faults=False)
         assert not world.violations, describe(world, world.violations[0])
         assert max(world.starts.values()) == 1, "an attempt was started twice although nothing went wrong"
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_the_same_seed_is_the_same_world(replicas: int) -> None:
-    first, second = run_seed(7, replicas=replicas), run_seed(7, replicas=replicas)
+@pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
+def test_the_same_seed_is_the_same_world(topology: str) -> None:
+    first, second = run_seed(7, topology=topology), run_seed(7, topology=topology)
 
     assert first.loop.steps == second.loop.steps
     assert list(first.events) == list(second.events)

@@ -46,8 +46,9 @@ class Disk(MemoryStore):
     """The tables, with the invariants of every write checked as it lands."""
 
     def __init__(self, world: World, partitions: int) -> None:
-        super().__init__(partitions, world.loop.time, shared=world.replicas > 1)
+        super().__init__(partitions, world.loop.time, shared=world.topology != "embedded")
         self._world = world
+        self.committed_at: dict[tuple[str, str, int], float] = {}
 
     async def commit(self, batches: Sequence[CommitBatch], lease_seconds: float) -> Sequence[int | None]:
         states = {
@@ -60,6 +61,8 @@ class Disk(MemoryStore):
             if version is None:
                 self._world.happened["commit_fenced"] += 1
                 continue
+            for row in batch.attempts:
+                self.committed_at[row.execution_id, row.node_id, row.attempt] = self._world.loop.time()
             updated = {update.execution_id for update in batch.executions}
             for row in batch.attempts:
                 ended = self.executions[row.execution_id].state in TERMINAL_WORKFLOW_STATES
@@ -130,6 +133,9 @@ class SimulatedStore:
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._read(lambda: self._disk.load(list(execution_ids)))
+
+    async def load_nodes(self, wanted: Mapping[str, Collection[str]]) -> Sequence[LoadedExecution]:
+        return await self._read(lambda: self._disk.load_nodes({each: set(names) for each, names in wanted.items()}))
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         return await self._read(lambda: self._disk.read_cancels(execution_ids))

@@ -1,6 +1,7 @@
 """One seed from beginning to end: users, processes that crash and come back, a quiet end, an audit.
 
-One replica is the embedded backend; several share partitions by leases, as on PostgreSQL.
+Topologies: `embedded` is one process; `postgres` three that share partitions by leases; `distributed` some that also
+talk, with roles drawn from the seed.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Sequence
+from functools import partial
+from random import Random
 from typing import Any, TypeVar
 
+from simulator.broker import Server, SimulatedBroker
 from simulator.disk import Disk, SimulatedStore, audit
 from simulator.loop import HOST, Deadlock
 from simulator.transport import SimulatedTransport
-from simulator.workload import draw_definition, simulated_handler
-from simulator.world import EPOCH_MILLISECONDS, SimulatedClock, World, describe
+from simulator.workload import draw_definition, run_isolated, simulated_handler
+from simulator.world import EPOCH_MILLISECONDS, FaultRates, SimulatedClock, World, describe
 from workflow_engine.config import load_settings
 from workflow_engine.plugins.discovery import Catalogue
 from workflow_engine.runtime.core.graph import compile_graph
@@ -33,6 +37,13 @@ RECOVERY_SECONDS = 600.0
 USERS = 4
 PARTITIONS = 4
 SETTINGS = {"worker_graceful_shutdown_timeout": 2.0}
+DISTRIBUTED = {"backend": "distributed", "worker_heartbeat_interval": 1.0, "worker_heartbeat_timeout": 3.0}
+FLEETS = (
+    ["all", "all", "all"],
+    ["api,orchestrator", "api,orchestrator", "worker", "worker"],
+    ["all", "api", "orchestrator", "worker"],
+    ["api,orchestrator", "worker"],
+)
 # Shorter than in production, so that owners change often within the faulty time.
 SHARED = {
     "backend": "postgres",
@@ -49,12 +60,16 @@ class ConnectionLost(Exception):
 class Process:
     """A process that runs the engine, dies, and is started again."""
 
-    def __init__(self, world: World, disk: Disk, name: str) -> None:
+    def __init__(self, world: World, disk: Disk, server: Server, name: str, roles: str) -> None:
         self._world = world
         self._disk = disk
+        self._server = server
         self._name = name
+        self.roles = roles
         self._incarnation = 0
         self._calls: dict[asyncio.Future[Any], None] = {}
+        self._starting = False
+        self._died: asyncio.Future[None] = world.loop.create_future()
         self.runtime: Runtime | None = None
 
     @property
@@ -64,25 +79,41 @@ class Process:
 
     async def start(self) -> None:
         """Start a new incarnation; when its start fails because of a fault, the next one is tried."""
+        self._starting = True
         while True:
             self._incarnation += 1
-            task = self._world.loop.create_task_of(self.host, self._start(self._incarnation))
             try:
-                self.runtime = await task
-                return
+                runtime = await self._done_by(self.host, self._start(self._incarnation))
             except BackendError:
+                runtime = None
                 self._world.loop.kill(self.host)
-                await asyncio.sleep(1)
+            if runtime is not None:
+                self.runtime = runtime
+                self._starting = False
+                return
+            await asyncio.sleep(1)
+
+    async def _done_by(self, host: tuple[str, int], work: Coroutine[Any, Any, Result]) -> Result | None:
+        """What a host comes to; None when it dies before."""
+        task = self._world.loop.create_task_of(host, work)
+        self._died = self._world.loop.create_future()
+        await asyncio.wait([task, self._died], return_when=asyncio.FIRST_COMPLETED)
+        return None if self._died.done() else task.result()
 
     async def _start(self, incarnation: int) -> Runtime:
         world = self._world
-        settings = load_settings(SETTINGS | (SHARED if world.replicas > 1 else {}))
+        distributed = world.topology == "distributed"
+        values: dict[str, Any] = SETTINGS | (SHARED if world.topology != "embedded" else {})
+        settings = load_settings(values | (DISTRIBUTED if distributed else {}) | {"runtime_roles": self.roles})
+        catalogue = Catalogue([simulated_handler(world, self._disk)])
         runtime = Runtime(
             settings,
             store=SimulatedStore(world, self._disk),
             transport=SimulatedTransport(world),
+            broker=SimulatedBroker(world, self._server) if distributed else None,
             clock=SimulatedClock(world, f"{self._name}-{incarnation}"),
-            catalogue=Catalogue([simulated_handler(world, self._disk)]),
+            catalogue=catalogue,
+            run_isolated=partial(run_isolated, world, lambda: catalogue),
         )
         await runtime.start()
         return runtime
@@ -100,17 +131,31 @@ class Process:
         """kill -9."""
         self._world.note(f"kill {self.host}")
         self._world.loop.kill(self.host)
+        if self.runtime is not None and self.runtime.agent_faults:
+            self._world.violated(f"an agent of {self.host} failed in a way that nobody can explain")
         self.runtime = None
+        if not self._died.done():
+            self._died.set_result(None)
         for call in self._calls:
             if not call.done():
                 call.set_exception(ConnectionLost())
         self._calls.clear()
 
+    def crash(self) -> None:
+        """A handler has taken the process along; whoever looks after it starts it again."""
+        self.kill()
+        self._world.loop.create_task_of(("supervisor", 0), self._start_again())
+
+    async def _start_again(self) -> None:
+        await asyncio.sleep(self._world.faults.random() * 4)
+        if self.runtime is None and not self._starting:
+            await self.start()
+
     async def stop(self) -> None:
         """SIGTERM, and what the process makes of it."""
         runtime, self.runtime = self.runtime, None
         assert runtime is not None
-        await self._world.loop.create_task_of(self.host, runtime.stop())
+        await self._done_by(self.host, runtime.stop())
         self.kill()
 
     async def call(self, request: Coroutine[Any, Any, Result]) -> Result:
@@ -156,7 +201,7 @@ class Journal:
 async def _user(world: World, processes: Sequence[Process], journal: Journal, number: int) -> None:
     random = world.workload
     for round_number in range(random.randrange(2, 6)):
-        document = draw_definition(random, f"user-{number}-{round_number % 3}")
+        document = draw_definition(random, f"user-{number}-{round_number % 3}", crashing=world.with_crashes)
         process = random.choice(processes)
         try:
             if random.random() < 0.25:
@@ -245,6 +290,8 @@ async def _chaos(world: World, process: Process) -> None:
         if process.owner_failed:
             world.violated("the owner ended by itself")
             process.kill()
+        elif process.runtime is None:
+            continue  # a handler has taken it along, and it is on its way back
         elif world.strikes("crash"):
             process.kill()
         elif world.strikes("graceful_restart"):
@@ -255,7 +302,8 @@ async def _chaos(world: World, process: Process) -> None:
         else:
             continue
         await asyncio.sleep(world.faults.random() * 4)
-        await process.start()
+        if process.runtime is None:
+            await process.start()
 
 
 async def _join(world: World, process: Process) -> None:
@@ -264,14 +312,26 @@ async def _join(world: World, process: Process) -> None:
     await process.start()
 
 
+def _fleet(world: World) -> Sequence[str]:
+    if world.topology == "distributed":
+        return Random(f"{world.seed}/fleet").choice(FLEETS)
+    return ["all"] if world.topology == "embedded" else ["all"] * 3
+
+
 async def _run(world: World, disk: Disk) -> Journal:
-    processes = [Process(world, disk, f"engine-{number}") for number in range(world.replicas)]
+    server = Server(world)
+    processes = [Process(world, disk, server, f"engine-{number}", roles) for number, roles in enumerate(_fleet(world))]
+    by_host = {process.host[0]: process for process in processes}
+    world.kill_host = lambda host: by_host[host[0]].crash() if by_host[host[0]].host == host else None
+    apis = [process for process in processes if process.roles == "all" or "api" in process.roles]
     journal = Journal()
     first, *others = processes
     await first.start()
     late = [world.loop.create_task(_join(world, process)) for process in others]
-    users = [world.loop.create_task(_user(world, processes, journal, number)) for number in range(USERS)]
+    users = [world.loop.create_task(_user(world, apis, journal, number)) for number in range(USERS)]
     await asyncio.gather(*late)
+    if world.topology == "distributed":
+        late.append(world.loop.create_task(server.misbehave()))
     await asyncio.gather(*(_chaos(world, process) for process in processes))
     await asyncio.gather(*users)
     world.quiet = True
@@ -297,10 +357,13 @@ def _all_ended(disk: Disk, journal: Journal) -> bool:
     )
 
 
-def run_seed(seed: int, *, replicas: int = 1, with_faults: bool = True) -> World:
-    """Run one world; its violations say what did not hold."""
-    world = World(seed, replicas=replicas, with_faults=with_faults)
-    disk = Disk(world, PARTITIONS if replicas > 1 else 1)
+def run_seed(
+    seed: int, *, topology: str = "embedded", with_faults: bool = True, with_crashes: bool | None = None
+) -> World:
+    """Run one world; its violations say what did not hold. `with_crashes`: by handlers; unless said, with the faults."""
+    crashing = with_faults if with_crashes is None else with_crashes
+    world = World(seed, topology=topology, with_faults=with_faults, with_crashes=crashing)
+    disk = Disk(world, PARTITIONS if topology != "embedded" else 1)
     HOST.set(("users", 0))
     try:
         journal = world.loop.run_until_complete(_run(world, disk), deadline=5_000.0)
@@ -324,7 +387,17 @@ def _judge_keys(world: World, disk: Disk, journal: Journal) -> None:
         world.happened["key_answered"] += len(answered)
 
 
+def _judge_crashes(world: World, disk: Disk) -> None:
+    """I17: an attempt that kills its process is found out, and ends its execution."""
+    alone = world.rates == FaultRates()
+    for (execution_id, node_id, attempt), count in world.crashes.items():
+        if count > (2 if alone else 4):
+            world.violated(f"I17 {node_id}#{attempt} of {execution_id} has killed {count} processes")
+        world.happened["poisoned"] += disk.executions[execution_id].state is WorkflowState.FAILED
+
+
 def _judge(world: World, disk: Disk, journal: Journal) -> None:
+    _judge_crashes(world, disk)
     for execution_id in journal.submitted | journal.triggered:
         if execution_id not in disk.executions:
             world.violated(f"I2 {execution_id} was acknowledged and is not there")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from random import Random
 from typing import Any
 
@@ -13,7 +14,13 @@ from simulator.disk import Disk
 from simulator.loop import HOST
 from simulator.world import World
 from workflow_engine.plugins import Handler, NodeContext, PermanentError, RetryAfter, handler
+from workflow_engine.runtime.core.machine import AttemptError
+from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.core.state import NodeState
+from workflow_engine.runtime.worker.attempt import run_attempt
+
+
+PERMISSION_SECONDS = 2.0
 
 
 class Behaviour(BaseModel):
@@ -27,8 +34,8 @@ class Behaviour(BaseModel):
     upstream: Any = None
 
 
-def draw_definition(random: Random, name: str) -> dict[str, Any]:
-    """A random DAG of a handful of nodes, sometimes a wide one."""
+def draw_definition(random: Random, name: str, *, crashing: bool = False) -> dict[str, Any]:
+    """A random DAG of a handful of nodes, sometimes a wide one; when `crashing`, sometimes with a deadly node."""
     if random.random() < 0.1:
         return _fan_out(random, name, random.randrange(10, 60))
     size = random.randrange(1, 10)
@@ -37,6 +44,8 @@ def draw_definition(random: Random, name: str) -> dict[str, Any]:
         earlier = list(range(index))
         needed = random.sample(earlier, min(len(earlier), random.randrange(0, 4)))
         nodes.append(_node(random, f"n{index}", [f"n{position}" for position in needed]))
+    if crashing and random.random() < 0.1:
+        random.choice(nodes)["config"]["fails"] = ["crash"]
     return {"name": name, "dag": {"nodes": nodes}}
 
 
@@ -74,14 +83,16 @@ def simulated_handler(world: World, disk: Disk) -> Handler:
         key = (context.execution_id, context.node_id, context.attempt, HOST.get())
         _check_start(world, disk, context, key)
         try:
-            return await _behave(config, context, lambda: world.running.discard(key))
+            return await _behave(config, context, lambda: world.running.discard(key), lambda: _crash(world, key))
         finally:
             world.running.discard(key)
 
     return simulated
 
 
-async def _behave(config: Behaviour, context: NodeContext, on_cancel: Callable[[], None]) -> Any:
+async def _behave(
+    config: Behaviour, context: NodeContext, on_cancel: Callable[[], None], crash: Callable[[], Awaitable[None]]
+) -> Any:
     kind = config.fails[context.attempt - 1] if context.attempt <= len(config.fails) else ""
     try:
         await asyncio.sleep(60.0 if kind == "hang" else config.seconds)
@@ -91,6 +102,8 @@ async def _behave(config: Behaviour, context: NodeContext, on_cancel: Callable[[
         if not config.swallows_cancellation:
             raise
         await asyncio.sleep(20)
+    if kind == "crash":
+        await crash()
     if kind == "error":
         raise ConnectionError("simulated: the far side is gone")
     if kind == "retry_after":
@@ -102,6 +115,53 @@ async def _behave(config: Behaviour, context: NodeContext, on_cancel: Callable[[
     return {"node": context.node_id, "attempt": context.attempt}
 
 
+ISOLATED: ContextVar[bool] = ContextVar("ISOLATED", default=False)
+
+
+class ChildDied(BaseException):
+    """What the process of its own came to in which an attempt ran."""
+
+
+async def run_isolated(
+    world: World, handlers: Callable[[], Mapping[str, Handler]], delivery: Delivery, max_output_bytes: int
+) -> tuple[bytes | None, AttemptError | None]:
+    """As a child process would: what kills it kills nobody else."""
+    world.happened["isolated"] += 1
+    ISOLATED.set(True)
+    try:
+        name = delivery.execution.graph.handlers[delivery.node]
+        output, error = await run_attempt(delivery, handlers()[name], _no_http, max_output_bytes)
+    finally:
+        ISOLATED.set(False)
+    if error is not None and error.type == ChildDied.__name__:
+        return None, AttemptError("worker_crashed", "simulated: the child died", retryable=False)
+    return output, error
+
+
+def _no_http() -> Any:
+    raise AssertionError("simulated handlers call nobody")
+
+
+async def _crash(world: World, key: tuple[str, str, int, tuple[str, int]]) -> None:
+    """Take the process along: nothing of it runs from here on."""
+    if ISOLATED.get():
+        raise ChildDied
+    world.happened["crashed_by_a_handler"] += 1
+    world.crashes[key[:3]] += 1
+    world.running.discard(key)
+    world.kill_host(HOST.get())
+    await asyncio.sleep(0)
+
+
+def _is_too_late(world: World, disk: Disk, context: NodeContext) -> bool:
+    """Whether an outcome was committed before whoever starts its attempt may have looked.
+
+    A worker that does not own the execution has looked at most a third of the lease ago.
+    """
+    age = world.loop.time() - disk.committed_at[context.execution_id, context.node_id, context.attempt]
+    return world.topology != "distributed" or age > PERMISSION_SECONDS
+
+
 def _check_start(world: World, disk: Disk, context: NodeContext, key: tuple[str, str, int, tuple[str, int]]) -> None:
     """I7: whatever a node waits for is committed when its handler starts. I5, I8: nothing starts twice."""
     execution_id, node_id, attempt = context.execution_id, context.node_id, context.attempt
@@ -111,7 +171,7 @@ def _check_start(world: World, disk: Disk, context: NodeContext, key: tuple[str,
     for dependency in context.inputs:
         if dependency not in completed:
             world.violated(f"I7 {node_id} of {execution_id} started before {dependency} was committed")
-    if (node_id, attempt) in committed:
+    if (node_id, attempt) in committed and _is_too_late(world, disk, context):
         world.violated(f"I8 {node_id}#{attempt} of {execution_id} started although its outcome is committed")
     if attempt > 1 and (node_id, attempt - 1) not in committed:
         world.violated(f"I6 {node_id}#{attempt} of {execution_id} started before attempt {attempt - 1} was committed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -27,6 +28,13 @@ class FaultRates:
     outcome_doubled: float = 0.0
     outcome_late: float = 0.0
     pause: float = 0.0
+    broker_unavailable: float = 0.0
+    broker_outcome_unknown: float = 0.0
+    broker_slow: float = 0.0
+    broker_stopped: float = 0.0
+    broker_wiped: float = 0.0
+    broker_cut: float = 0.0
+    news_lost: float = 0.0
 
     @classmethod
     def draw(cls, random: Random) -> FaultRates:
@@ -46,15 +54,25 @@ class FaultRates:
             outcome_doubled=rate(0.4),
             outcome_late=rate(0.3),
             pause=rate(0.5),
+            broker_unavailable=rate(0.2),
+            broker_outcome_unknown=rate(0.15),
+            broker_slow=rate(0.1),
+            broker_stopped=rate(0.3),
+            broker_wiped=rate(0.5),
+            broker_cut=rate(0.3),
+            news_lost=rate(0.5),
         )
 
 
 class World:
     """The streams of chance are apart, so that one draw more in one does not reshuffle the others."""
 
-    def __init__(self, seed: int, *, replicas: int = 1, with_faults: bool = True) -> None:
+    def __init__(
+        self, seed: int, *, topology: str = "embedded", with_faults: bool = True, with_crashes: bool = True
+    ) -> None:
         self.seed = seed
-        self.replicas = replicas
+        self.with_crashes = with_crashes
+        self.topology = topology
         self.loop = SimulatedLoop(Random(f"{seed}/scheduler"))
         self.workload = Random(f"{seed}/workload")
         self.faults = Random(f"{seed}/faults")
@@ -65,6 +83,9 @@ class World:
         self.violations: list[str] = []
         self.starts: Counter[tuple[str, str, int]] = Counter()
         """How often each attempt was started, by whomever."""
+        self.crashes: Counter[tuple[str, str, int]] = Counter()
+        """How many processes each attempt has taken with it."""
+        self.kill_host: Callable[[tuple[str, int]], None] = lambda host: None
         self.running: set[tuple[str, str, int, tuple[str, int]]] = set()
 
     def strikes(self, fault: str) -> bool:
@@ -110,5 +131,5 @@ class SimulatedClock:
 
 def describe(world: World, error: Any) -> str:
     """What to print for a failing seed: enough to run it again and to see what led there."""
-    lines = [f"seed {world.seed} of {world.replicas} replicas failed: {error}", f"rates: {world.rates}", "last events:"]
+    lines = [f"seed {world.seed}, {world.topology}, failed: {error}", f"rates: {world.rates}", "last events:"]
     return "\n".join([*lines, *world.events, *world.violations])
