@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from .core.machine import AttemptRow, ConsumedCommand, Outcome, Suspicion
-from .core.shares import Look
+from .core.shares import Look, PartitionRecord
 from .core.state import WorkflowState
 
 
@@ -255,6 +255,9 @@ class OwnerStore(Protocol):
     async def look(self, replica: str, lease_seconds: float) -> Look:
         """Say that `replica` is alive for as long as a lease, and see every partition and live replica."""
 
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        """Every partition with whoever is its owner, for those who only want to know. Changes nothing."""
+
     async def leave(self, replica: str) -> None:
         """Say that `replica` is no more: its share is the others'."""
 
@@ -277,6 +280,12 @@ class OwnerStore(Protocol):
 
     async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
         """The oldest `limit` RUNNING executions that are not parked or due, and what has a cancel unconsumed."""
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        """For each of these partitions that has an execution that is ready to run: since when the oldest is.
+
+        That is since its start, or since it was due. Epoch milliseconds.
+        """
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         """The executions with everything of them, as of one moment. Unknown ids are left out."""

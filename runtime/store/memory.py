@@ -116,13 +116,17 @@ class MemoryStore:
     async def look(self, replica: str, lease_seconds: float) -> Look:
         now = self._monotonic()
         self.replicas[replica] = now + lease_seconds
-        records = [
-            PartitionRecord(partition, version, self.leases[partition][0], self.leases[partition][1] - now)
-            for partition, version in self.versions.items()
-        ]
+        records = await self.read_partitions()
         if not self._shared:
             return Look([each._replace(expires_in_seconds=0.0) for each in records], [replica])
         return Look(records, sorted(each for each, expires_at in self.replicas.items() if expires_at > now))
+
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        now = self._monotonic()
+        return [
+            PartitionRecord(partition, version, self.leases[partition][0], self.leases[partition][1] - now)
+            for partition, version in self.versions.items()
+        ]
 
     async def leave(self, replica: str) -> None:
         self.replicas.pop(replica, None)
@@ -197,6 +201,21 @@ class MemoryStore:
         }
         due = [each.parked_until for each in running if each.parked_until is not None and each.parked_until > now]
         return Work(sorted(ready)[:limit], sorted(commanded)[:limit], min(due, default=None))
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        oldest: dict[int, int] = {}
+        unparked: set[int] = set()
+        for _, record in sorted(self.executions.items()):
+            partition, since = record.partition, record.parked_until
+            if record.state is not WorkflowState.RUNNING or partition not in partitions:
+                continue
+            if since is None and partition not in unparked:
+                # The oldest by its identifier, as the databases' indexes have it.
+                unparked.add(partition)
+                since = record.started_at
+            if since is not None and since <= now:
+                oldest[partition] = min(since, oldest.get(partition, since))
+        return oldest
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         known = dict.fromkeys(execution_id for execution_id in execution_ids if execution_id in self.executions)

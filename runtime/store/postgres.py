@@ -7,7 +7,7 @@ for the other's. A commit is one statement, in which every part selects from the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -139,6 +139,9 @@ class PostgresStore:
         rows = await self._owner.read(self._queries["read_partitions"])
         return Look([PartitionRecord(*row) for row in rows], [row[0] for row in replicas])
 
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        return [PartitionRecord(*row) for row in await self._read("read_partitions")]
+
     async def leave(self, replica: str) -> None:
         await self._owner.write(self._queries["leave"], replica)
 
@@ -172,6 +175,9 @@ class PostgresStore:
         commanded = await self._owner.read(self._queries["find_commanded"], owned, limit)
         [[next_due_at]] = await self._owner.read(self._queries["next_due_at"], owned, now)
         return Work([row[0] for row in found], [row[0] for row in commanded], next_due_at)
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        return {row[0]: row[1] for row in await self._read("oldest_ready", sorted(partitions), now)}
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner, execution_ids, True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,15 @@ class SqliteStore:
 
     async def look(self, replica: str, lease_seconds: float) -> Look:
         # Whoever has the file's lock is alone: the partition is its to take, whoever had it before.
-        versions = {0: 0} | dict(await self._fetch(self._owner_reader, "read_partitions", ()))
-        return Look([PartitionRecord(each, version, NOBODY, 0.0) for each, version in versions.items()], [replica])
+        records = await self._partitions(self._owner_reader)
+        return Look([each._replace(expires_in_seconds=0.0) for each in records], [replica])
+
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        return await self._partitions(self._reader)
+
+    async def _partitions(self, reader: aiosqlite.Connection | None) -> Sequence[PartitionRecord]:
+        rows = await self._fetch(reader, "read_partitions", ()) or [(0, 0, NOBODY)]
+        return [PartitionRecord(*row, 0.0 if row[2] == NOBODY else math.inf) for row in rows]
 
     async def leave(self, replica: str) -> None:
         """Nobody asks who is alive."""
@@ -177,6 +185,14 @@ class SqliteStore:
             due += [row[0] for row in await self._fetch(self._owner_reader, "next_due_at", values)]
         known = [each for each in due if each is not None]
         return Work(sorted(ready)[:limit], sorted(commanded)[:limit], min(known, default=None))
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        found = {}
+        for partition in partitions:
+            [[since]] = await self._fetch(self._reader, "oldest_ready", {"partition": partition, "now": now})
+            if since is not None:
+                found[partition] = since
+        return found
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner_reader, execution_ids, True)

@@ -233,6 +233,20 @@ SELECT min(next.parked_until) FROM unnest($1::integer[]) AS owned (partition), L
     ORDER BY parked_until LIMIT 1
 ) AS next;
 
+-- name: oldest_ready
+-- Since when the oldest execution that is ready to run is so, for some partitions that have one: the first of those that
+-- are not parked, or the first that was due.
+SELECT wanted.partition, min(ready.since) FROM unnest($1::integer[]) AS wanted (partition), LATERAL (
+    (SELECT started_at AS since FROM executions
+     WHERE state = 'RUNNING' AND executions.partition = wanted.partition AND parked_until IS NULL
+     ORDER BY execution_id LIMIT 1)
+    UNION ALL
+    (SELECT parked_until FROM executions
+     WHERE state = 'RUNNING' AND executions.partition = wanted.partition AND parked_until <= $2
+     ORDER BY parked_until LIMIT 1)
+) AS ready
+GROUP BY wanted.partition;
+
 -- name: load_executions
 -- Everything of some executions in one statement, which is one snapshot. The first column says what a row is:
 -- an execution, an attempt, a command. $2 says whether outputs are wanted.

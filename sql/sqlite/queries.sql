@@ -108,7 +108,7 @@ UPDATE partitions SET version = version + 1, owner = '' WHERE "partition" = ? AN
 
 -- name: read_partitions
 -- Every partition that was ever owned.
-SELECT "partition", version FROM partitions;
+SELECT "partition", version, owner FROM partitions;
 
 -- name: fence
 -- The condition of every commit: nobody has taken the partition, and no older commit can land later.
@@ -159,6 +159,23 @@ WHERE consumed = 0 AND "partition" = :partition ORDER BY commands.execution_id L
 -- When the next parked execution is due.
 SELECT min(parked_until) FROM executions
 WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until > :now;
+
+-- name: oldest_ready
+-- Since when the oldest execution that is ready to run is so, NULL when there is none: the first of those that are not
+-- parked, or the first that was due.
+SELECT min(since) FROM (
+    SELECT * FROM (
+        SELECT started_at AS since FROM executions
+        WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until IS NULL
+        ORDER BY execution_id LIMIT 1
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT parked_until FROM executions
+        WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until <= :now
+        ORDER BY parked_until LIMIT 1
+    )
+);
 
 -- name: load_executions
 -- Everything of some executions in one statement, which is one snapshot. The first column says what a row is.
