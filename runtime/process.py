@@ -61,13 +61,14 @@ class Runtime:
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
         self.store: Store = store or build_store(settings, self.clock)
         self.transport: Transport = transport or LocalTransport()
+        self.replica = self.clock.new_id()
         self._http: ClientSession | None = None
         graphs = Graphs(self.store, node_defaults(settings))
         alone = settings.backend == "embedded"
         leases = Leases(
             store=self.store,
             clock=self.clock,
-            replica=self.clock.new_id(),
+            replica=self.replica,
             lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
             interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
         )

@@ -22,6 +22,7 @@ from .key_routes import KeyRoutes
 from .keys import Keys
 from .options import ApiOptions, HealthSources
 from .problems import problems_middleware
+from .replica_routes import ReplicaRoutes
 from .responses import add_default_headers
 from .routing import Route
 from .start_routes import StartRoutes
@@ -44,6 +45,15 @@ def build_app(
     routes = build_routes(
         engine, health=health, handlers=handlers, clock=clock, version=version, options=options, keys=keys
     )
+    return _serving(routes, keys, clock, options)
+
+
+def create_health_app(health: HealthSources, *, clock: Clock, version: str, options: ApiOptions) -> web.Application:
+    """Health alone, with the same access: for a process that does not serve the API."""
+    return _serving(HealthRoutes(health, clock, version).routes(), Keys(health.store, clock), clock, options)
+
+
+def _serving(routes: Sequence[Route], keys: Keys, clock: Clock, options: ApiOptions) -> web.Application:
     access = Access(keys if options.keys_required else None, options.own_host)
     dispatcher = Dispatcher(
         access,
@@ -76,7 +86,8 @@ def build_routes(
         *StartRoutes(engine, clock, options).routes(),
         *FunctionRoutes(handlers).routes(),
         *KeyRoutes(keys).routes(),
-        *HealthRoutes(health, version).routes(),
+        *ReplicaRoutes(health, clock).routes(),
+        *HealthRoutes(health, clock, version).routes(),
     ]
     # The description describes itself too.
     routes += DocsRoutes(lambda: openapi.describe(routes, version)).routes()

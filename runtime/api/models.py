@@ -197,6 +197,60 @@ class FunctionList(AnswerModel):
     items: list[FunctionItem]
 
 
+class PartitionItem(AnswerModel):
+    """A partition as the store has it."""
+
+    partition: int
+    owner: str | None = Field(description="the id of the replica that owns it, or did last; null when nobody does")
+    version: int = Field(description="goes up with every commit and every change of hands")
+    expires_in_seconds: float | None = Field(
+        description="what is left of the owner's lease, negative when it has run out; null without an owner, and when "
+        "it never does"
+    )
+    unserved_seconds: float | None = Field(
+        description="how long its oldest execution that is ready to run has waited for somebody to own the partition; "
+        "null when nothing waits, or somebody does"
+    )
+
+
+class PartitionList(AnswerModel):
+    """Every partition, by number."""
+
+    items: list[PartitionItem]
+    oldest_unserved_seconds: float | None = Field(description="the longest `unserved_seconds`; null when all is served")
+
+
+class AttemptItem(AnswerModel):
+    """An attempt that a replica runs, has taken, or still has to hand in."""
+
+    execution_id: Id
+    node_id: str | None = Field(description="null when the process that answers does not own the execution")
+    attempt: int
+
+
+class WorkerItem(AnswerModel):
+    """A replica by its last heartbeat."""
+
+    id: str
+    host: str
+    version: str = Field(description="of the engine")
+    started_at: Time
+    alive: bool = Field(description="whether its heartbeat is younger than WORKER_HEARTBEAT_TIMEOUT")
+    seconds_since_heartbeat: float
+    roles: list[Literal["api", "orchestrator", "worker"]]
+    handlers: list[str] = Field(description="the node types that it runs")
+    slots: int = Field(description="how many attempts it runs at a time; 0 without the role worker")
+    free_slots: int
+    partitions: int = Field(description="how many partitions it owns")
+    attempts: list[AttemptItem]
+
+
+class WorkerList(AnswerModel):
+    """Every replica, by id."""
+
+    items: list[WorkerItem]
+
+
 class Key(AnswerModel):
     """An API key; its text is not kept."""
 
@@ -221,7 +275,7 @@ class KeyList(AnswerModel):
 
 
 class HealthServices(AnswerModel):
-    """Each part in one word, and why when it is not well."""
+    """Each part in one word (healthy, degraded, unhealthy), and what there is to say of it."""
 
     redis: str
     postgres: str
@@ -231,9 +285,11 @@ class HealthServices(AnswerModel):
 
 
 class Health(AnswerModel):
-    """How this process is."""
+    """How this process is, and what it sees of the others."""
 
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "degraded", "unhealthy"] = Field(
+        description="degraded: work goes on, but something is missing, such as Redis, or a worker"
+    )
     version: str
     services: HealthServices
 

@@ -39,6 +39,7 @@ _TAGS = {
     "executions": "Look at executions and cancel them",
     "definitions": "Stored definitions, and starting them by name",
     "keys": "API keys",
+    "replicas": "How the replicas share the work",
     "health": "How the process is",
     "documentation": "This description",
 }

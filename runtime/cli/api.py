@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 from ... import __version__
 from ...config import Settings
 from ..api.app import build_app
-from ..api.options import ApiOptions, HealthSources
+from ..api.options import ApiOptions, HealthSources, alone
 from ..api.server import ApiRunner
+from ..core.deliveries import DeliveryKey, Heartbeat
 from ..process import Runtime
 
 SHUTDOWN_SECONDS = 5.0
@@ -41,13 +44,34 @@ def api_options(settings: Settings) -> ApiOptions:
 
 
 def health_sources(runtime: Runtime) -> HealthSources:
-    """What the health report asks."""
+    """What the health report and its neighbours ask."""
+    started_at = runtime.clock.now()
     return HealthSources(
         store=runtime.store,
+        accepting=lambda: runtime.engine.accepting,
+        read_replicas=alone(lambda: describe(runtime, started_at), runtime.clock.now),
+        heartbeat_timeout_seconds=runtime.settings.worker_heartbeat_timeout,
+        on_postgres=runtime.settings.backend == "postgres",
         owner_works=runtime.is_healthy,
         set_aside=lambda: len(runtime.owner.set_aside),
         owned=lambda: len(runtime.owner.owned),
-        accepting=lambda: runtime.engine.accepting,
-        slots=runtime.settings.worker_concurrency,
-        on_postgres=runtime.settings.backend == "postgres",
+        live=runtime.owner.live,
+    )
+
+
+def describe(runtime: Runtime, started_at: int) -> Heartbeat:
+    """What a process says of itself at this moment. `started_at` in epoch milliseconds."""
+    attempts = [DeliveryKey(*attempt) for attempt in runtime.pool.attempts_in_hand]
+    slots = runtime.settings.worker_concurrency
+    return Heartbeat(
+        replica=runtime.replica,
+        roles=runtime.settings.runtime_roles,
+        handlers=sorted(runtime.catalogue),
+        slots=slots,
+        free_slots=max(0, slots - len(attempts)),
+        partitions=len(runtime.owner.owned),
+        host=socket.gethostname(),
+        version=__version__,
+        started_at=started_at,
+        attempts=attempts,
     )

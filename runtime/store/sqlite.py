@@ -141,7 +141,10 @@ class SqliteStore:
 
     async def _partitions(self, reader: aiosqlite.Connection | None) -> Sequence[PartitionRecord]:
         rows = await self._fetch(reader, "read_partitions", ()) or [(0, 0, NOBODY)]
-        return [PartitionRecord(*row, 0.0 if row[2] == NOBODY else math.inf) for row in rows]
+        return [
+            PartitionRecord(number, version, owner, 0.0 if owner == NOBODY else math.inf)
+            for number, version, owner in rows
+        ]
 
     async def leave(self, replica: str) -> None:
         """Nobody asks who is alive."""

@@ -90,6 +90,15 @@ class WorkerPool:
         return sum(slot.delivery is not None for slot in self._slots)
 
     @property
+    def attempts_in_hand(self) -> list[tuple[str, int, int]]:
+        """The (execution, node, attempt) that run now."""
+        return [
+            (slot.delivery.execution.execution_id, slot.delivery.node, slot.delivery.attempt)
+            for slot in self._slots
+            if slot.delivery is not None
+        ]
+
+    @property
     def lingering(self) -> list[str]:
         """Names of the handlers that were told to stop and have not."""
         return sorted(self._lingering.values())

@@ -202,7 +202,7 @@ async def test_health_tells_of_postgresql_and_the_partitions(
         services = (await response.json())["services"]
     assert response.status == 200
     assert services["postgres"].startswith("healthy (PostgreSQL ")
-    assert services["orchestrator"] == "healthy (16 of 16 partitions)"
+    assert services["orchestrator"] == "healthy (16 of 16 partitions; 16 owned by anybody)"
 
     own_server.kill()
     async with client.get("/v1/health") as response:
