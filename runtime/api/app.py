@@ -12,6 +12,7 @@ from ..clock import Clock
 from ..engine import Engine
 from . import openapi
 from .access import Access
+from .dead_letter_routes import DeadLetterRoutes
 from .definition_routes import DefinitionRoutes
 from .dispatch import Dispatcher
 from .docs_routes import DocsRoutes
@@ -82,6 +83,7 @@ def build_routes(
     routes: list[Route] = [
         *SubmitRoutes(engine, options).routes(),
         *ExecutionRoutes(engine).routes(),
+        *DeadLetterRoutes(engine).routes(),
         *DefinitionRoutes(engine, options).routes(),
         *StartRoutes(engine, clock, options).routes(),
         *FunctionRoutes(handlers).routes(),

@@ -13,6 +13,7 @@ from ..core.state import NodeState, WorkflowState
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+RetryOf = Annotated[Id | None, Field(description="the dead letter that this one carries on; missing if there is none")]
 
 
 class AnswerModel(BaseModel):
@@ -80,6 +81,7 @@ class ExecutionStatus(AnswerModel):
     completed_at: Time | None
     node_states: dict[str, NodeState] = Field(description="each node's state, by its id")
     error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+    retry_of: RetryOf = None
 
 
 class ExecutionResults(AnswerModel):
@@ -104,6 +106,7 @@ class ExecutionItem(AnswerModel):
     started_at: Time | None
     completed_at: Time | None
     error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+    retry_of: RetryOf = None
 
 
 class DefinitionItem(AnswerModel):
@@ -130,6 +133,46 @@ class ExecutionPage(AnswerModel):
 
     items: list[ExecutionItem]
     next_cursor: NextCursor
+
+
+class Attempt(AnswerModel):
+    """One attempt of a node that has ended."""
+
+    node_id: str
+    attempt: int = Field(description="its number, from 1")
+    state: NodeState
+    started_at: Time | None = Field(description="null when it was cancelled")
+    finished_at: Time
+    error: dict[str, Any] | None = Field(description="why it failed: node_id, type, message, attempt")
+
+
+class DeadLetter(ExecutionItem):
+    """An execution that FAILED, with a page of its attempts, the last one first."""
+
+    attempts: list[Attempt]
+    next_cursor: NextCursor
+
+
+class Requeued(AnswerModel):
+    """What a dead letter was requeued as."""
+
+    execution_id: Id = Field(description="of the execution that carries it on")
+    retry_of: Id = Field(description="of the dead letter")
+    message: str
+
+
+class RequeuedMany(AnswerModel):
+    """What came of requeueing by filter."""
+
+    requeued: int
+    next_cursor: Annotated[str | None, Field(description="`cursor` to go on with; null when there are no more")]
+
+
+class DiscardedMany(AnswerModel):
+    """What came of discarding by filter."""
+
+    discarded: int
+    next_cursor: Annotated[str | None, Field(description="`cursor` to go on with; null when there are no more")]
 
 
 class DefinitionPage(AnswerModel):
