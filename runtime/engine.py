@@ -19,6 +19,7 @@ from .core.machine import Execution, combine_exit_outputs, fold
 from .core.problem import Problem
 from .core.shares import partition_of
 from .core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
+from .dead_letters import DeadLetters
 from .definitions import Defined, Definitions, Recent, off_loop
 from .errors import (
     ExecutionConflict,
@@ -52,7 +53,8 @@ class Submitted(NamedTuple):
 
 
 class ExecutionStatus(NamedTuple):
-    """An execution and its nodes as they stand. Times in epoch milliseconds; `error` is the failed node's."""
+    """An execution and its nodes as they stand. Times in epoch milliseconds; `error` is the failed node's; `retry_of`
+    the dead letter that it carries on."""
 
     execution_id: str
     definition_id: str
@@ -62,6 +64,7 @@ class ExecutionStatus(NamedTuple):
     completed_at: int | None
     node_states: Mapping[str, NodeState]
     error: Mapping[str, Any] | None
+    retry_of: str | None
 
 
 class ExecutionResults(NamedTuple):
@@ -108,6 +111,12 @@ class Engine:
         self._max_input_bytes = max_input_bytes
         self._definition_of_execution: Recent[str, str] = Recent()
         self._accepting = True
+        self.dead_letters = DeadLetters(
+            store=store,
+            transport=transport,
+            new_execution=lambda: self._new(None),
+            check_accepting=self._check_accepting,
+        )
 
     @property
     def accepting(self) -> bool:
@@ -259,6 +268,7 @@ class Engine:
             record.completed_at,
             _node_states(graph, loaded, live, elsewhere),
             _error(record),
+            record.retry_of,
         )
 
     async def results(

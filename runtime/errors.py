@@ -69,6 +69,12 @@ class DefinitionNotFound(CallerError):
         super().__init__(f"there is no {wanted} {name[:100]!r}")
 
 
+class DeadLetterNotFound(CallerError):
+    """There is no such dead letter"""
+
+    code: ClassVar[str] = "dead-letter-not-found"
+
+
 class ExecutionConflict(CallerError):
     """The execution's state does not allow this"""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from .core.machine import AttemptRow, ConsumedCommand, Outcome, Suspicion
-from .core.shares import Look
+from .core.shares import Look, PartitionRecord
 from .core.state import WorkflowState
 
 
@@ -57,8 +58,19 @@ class IdempotencyClaim(NamedTuple):
     created_at: int
 
 
+class Resolution(StrEnum):
+    """How somebody has dealt with a dead letter."""
+
+    REQUEUED = "requeued"
+    DISCARDED = "discarded"
+
+
 class ExecutionRecord(NamedTuple):
-    """A stored execution. Times in epoch milliseconds; `error` is JSON text; `input_text` is None while PENDING."""
+    """A stored execution. Times in epoch milliseconds; `error` is JSON text; `input_text` is None while PENDING.
+
+    `retry_of`: the id of the dead letter that it carries on. `resolution`: of one that FAILED, and is no dead letter
+    any more.
+    """
 
     execution_id: str
     definition_id: str
@@ -70,6 +82,8 @@ class ExecutionRecord(NamedTuple):
     started_at: int | None
     completed_at: int | None
     parked_until: int | None
+    retry_of: str | None = None
+    resolution: Resolution | None = None
 
 
 class ExecutionFilter(NamedTuple):
@@ -80,6 +94,19 @@ class ExecutionFilter(NamedTuple):
 
     states: frozenset[WorkflowState] = frozenset()
     name: str | None = None
+    created_from: int | None = None
+    created_before: int | None = None
+
+
+class DeadLetterFilter(NamedTuple):
+    """Which dead letters are meant: those that meet every condition. Times in epoch milliseconds.
+
+    `name`: of the definition, exactly. `error_type`: of the failed node's error, exactly. From `created_from` on,
+    before `created_before`: when the execution was created.
+    """
+
+    name: str | None = None
+    error_type: str | None = None
     created_from: int | None = None
     created_before: int | None = None
 
@@ -96,6 +123,7 @@ class ExecutionSummary(NamedTuple):
     started_at: int | None
     completed_at: int | None
     error: str | None
+    retry_of: str | None = None
 
 
 class DefinitionVersion(NamedTuple):
@@ -245,6 +273,37 @@ class ExecutionStore(Protocol):
         """
 
 
+class DeadLetterStore(Protocol):
+    """Dead letters: executions that FAILED and that nobody has dealt with. What is done about one touches its
+    `resolution` alone: its state is final."""
+
+    async def list_dead_letters(
+        self, wanted: DeadLetterFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        """The newest `limit` dead letters that are meant, behind the one with the id `before`, newest first."""
+
+    async def read_dead_letter(self, execution_id: str) -> ExecutionSummary | None:
+        """One dead letter; None for what is none, or none any more."""
+
+    async def list_attempts(self, execution_id: str, below: int | None, limit: int) -> Sequence[AttemptRow]:
+        """The last `limit` attempts of an execution below the sequence number `below`, the last one first, without
+        outputs."""
+
+    async def requeue(self, execution_id: str, new: NewExecution, claim: IdempotencyClaim | None = None) -> str | None:
+        """Carry a dead letter on as `new`, which runs at once; returns its id. None when there is no such dead letter.
+
+        Its definition and its inputs are those of the letter. What the letter has completed is completed in it too:
+        each node's attempt is its first one, with its output and its times, and the sequence is dense in the same
+        order. When `claim` was made before, nothing changes, and the id is that of then. Raises `IdempotencyConflict`.
+        """
+
+    async def discard(self, execution_id: str) -> bool:
+        """Be done with a dead letter; False when there is no such dead letter."""
+
+    async def find_retry(self, execution_id: str) -> str | None:
+        """The id of the execution that a dead letter was requeued as; None when it was not, or that one is deleted."""
+
+
 class OwnerStore(Protocol):
     """What the owner of partitions asks for. Leases are written and judged by the store's clock."""
 
@@ -254,6 +313,9 @@ class OwnerStore(Protocol):
 
     async def look(self, replica: str, lease_seconds: float) -> Look:
         """Say that `replica` is alive for as long as a lease, and see every partition and live replica."""
+
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        """Every partition with whoever is its owner, for those who only want to know. Changes nothing."""
 
     async def leave(self, replica: str) -> None:
         """Say that `replica` is no more: its share is the others'."""
@@ -277,6 +339,12 @@ class OwnerStore(Protocol):
 
     async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
         """The oldest `limit` RUNNING executions that are not parked or due, and what has a cancel unconsumed."""
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        """For each of these partitions that has an execution that is ready to run: since when the oldest is.
+
+        That is since its start, or since it was due. Epoch milliseconds.
+        """
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         """The executions with everything of them, as of one moment. Unknown ids are left out."""
@@ -318,7 +386,7 @@ class RetentionStore(Protocol):
         """Delete at most `limit` idempotency claims that were made before then; returns how many were deleted."""
 
 
-class Store(DefinitionStore, ExecutionStore, OwnerStore, KeyStore, RetentionStore, Protocol):
+class Store(DefinitionStore, ExecutionStore, DeadLetterStore, OwnerStore, KeyStore, RetentionStore, Protocol):
     """The truth. Every write is one atomic step. It is durable when its call returns, has not happened
     when it raises `StoreUnavailable`, `PartitionLost` or `IdempotencyConflict`, and after anything else
     that is unknown."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import PostgresServer, debian_programs
+from redis_server import RedisCluster, RedisServer, system_binary
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,3 +80,33 @@ def debian_postgres_server() -> Iterator[PostgresServer]:
 def postgres_schema(postgres_server: PostgresServer) -> str:
     """An empty schema of the test's own."""
     return postgres_server.create_schema()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One server, of the tests' packages, for all tests of the run that only ask it things."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def system_redis_server() -> Iterator[RedisServer]:
+    """The same of the operating system's Redis, an older one; skips what asks for it where there is none."""
+    binary = system_binary()
+    if binary is None:
+        pytest.skip("no redis-server on this machine")
+    server = RedisServer(binary=binary)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster of three nodes for all tests of the run that only ask it things."""
+    cluster = RedisCluster()
+    cluster.start()
+    yield cluster
+    cluster.close()

@@ -18,8 +18,10 @@ REMEDIES: dict[str, str] = {
     "bad-request": "Correct what `errors` names: a body that is no JSON, an unknown field, a query parameter.",
     "broker-unavailable": "Nothing to do: what needs Redis waits for it, and the rest goes on.",
     "cross-site-request": "Call the API from its own pages, or from a program; a page of another site cannot.",
+    "dead-letter-not-found": "The message says why it is none: it runs, it was requeued, it was discarded.",
     "definition-not-found": "Check the name and the version; definitions are stored by a submit.",
-    "execution-conflict": "Look at the execution's state first; one that runs cannot be triggered again.",
+    "execution-conflict": "Look at the execution's state first; one that runs cannot be triggered again, and only one "
+    "that has FAILED can be requeued, once.",
     "execution-not-found": "Check the id. Executions that ended long ago may have been deleted by retention.",
     "forbidden": "Use a key with the scope that the message names.",
     "host-not-allowed": "Call it by a name of the machine, such as `localhost`, or require API keys.",

@@ -12,6 +12,7 @@ from ..clock import Clock
 from ..engine import Engine
 from . import openapi
 from .access import Access
+from .dead_letter_routes import DeadLetterRoutes
 from .definition_routes import DefinitionRoutes
 from .dispatch import Dispatcher
 from .docs_routes import DocsRoutes
@@ -22,6 +23,7 @@ from .key_routes import KeyRoutes
 from .keys import Keys
 from .options import ApiOptions, HealthSources
 from .problems import problems_middleware
+from .replica_routes import ReplicaRoutes
 from .responses import add_default_headers
 from .routing import Route
 from .start_routes import StartRoutes
@@ -44,6 +46,15 @@ def build_app(
     routes = build_routes(
         engine, health=health, handlers=handlers, clock=clock, version=version, options=options, keys=keys
     )
+    return _serving(routes, keys, clock, options)
+
+
+def create_health_app(health: HealthSources, *, clock: Clock, version: str, options: ApiOptions) -> web.Application:
+    """Health alone, with the same access: for a process that does not serve the API."""
+    return _serving(HealthRoutes(health, clock, version).routes(), Keys(health.store, clock), clock, options)
+
+
+def _serving(routes: Sequence[Route], keys: Keys, clock: Clock, options: ApiOptions) -> web.Application:
     access = Access(keys if options.keys_required else None, options.own_host)
     dispatcher = Dispatcher(
         access,
@@ -72,11 +83,13 @@ def build_routes(
     routes: list[Route] = [
         *SubmitRoutes(engine, options).routes(),
         *ExecutionRoutes(engine).routes(),
+        *DeadLetterRoutes(engine).routes(),
         *DefinitionRoutes(engine, options).routes(),
         *StartRoutes(engine, clock, options).routes(),
         *FunctionRoutes(handlers).routes(),
         *KeyRoutes(keys).routes(),
-        *HealthRoutes(health, version).routes(),
+        *ReplicaRoutes(health, clock).routes(),
+        *HealthRoutes(health, clock, version).routes(),
     ]
     # The description describes itself too.
     routes += DocsRoutes(lambda: openapi.describe(routes, version)).routes()

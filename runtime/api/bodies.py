@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.definition import NO_NUL
 from ..core.state import WorkflowState
-from ..ports import ExecutionFilter
+from ..ports import DeadLetterFilter, ExecutionFilter
 from .values import (
     DEFAULT_PAGE_ITEMS,
     WHOLE_NUMBER,
@@ -20,6 +20,7 @@ from .values import (
 )
 
 MAX_CANCELLED_AT_ONCE = 1000
+MAX_LETTERS_AT_ONCE = 1000
 
 States = Annotated[list[WorkflowState], Field(description="only executions in one of these states")]
 
@@ -55,6 +56,33 @@ class CancelManyRequest(BaseModel):
     def wanted(self) -> ExecutionFilter:
         """The conditions as the engine takes them."""
         return ExecutionFilter(frozenset(self.states), self.name, self.created_from, self.created_before)
+
+
+class DeadLetterConditions(BaseModel):
+    """Which dead letters are meant: those that meet every condition."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: DefinitionName | None = Field(default=None, description="of the definition, exactly")
+    error_type: str | None = Field(default=None, min_length=1, description="`type` of the failed node's error, exactly")
+    created_from: Moment | None = Field(default=None, description="the execution was created then or later")
+    created_before: Moment | None = Field(default=None, description="the execution was created earlier")
+
+    @property
+    def wanted(self) -> DeadLetterFilter:
+        """The conditions as the engine takes them."""
+        return DeadLetterFilter(self.name, self.error_type, self.created_from, self.created_before)
+
+
+class DeadLettersRequest(DeadLetterConditions):
+    """Which dead letters to deal with: those that meet every condition. Without any: all of them."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LETTERS_AT_ONCE, description="how many at most"), WHOLE_NUMBER] = (
+        MAX_LETTERS_AT_ONCE
+    )
+    cursor: str | None = Field(
+        default=None, pattern="^[0-9a-f]{32}$", description="`next_cursor` of the answer before this one"
+    )
 
 
 class KeyRequest(BaseModel):
@@ -95,6 +123,24 @@ class ListExecutionsQuery(Query):
     def wanted(self) -> ExecutionFilter:
         """The conditions as the engine takes them."""
         return ExecutionFilter(frozenset(self.state), self.name, self.created_from, self.created_before)
+
+
+class ListDeadLettersQuery(DeadLetterConditions):
+    """Which dead letters to list."""
+
+    limit: PageSize = DEFAULT_PAGE_ITEMS
+    cursor: str | None = Field(
+        default=None, pattern="^[0-9a-f]{32}$", description="`next_cursor` of the page before this one"
+    )
+
+
+class AttemptsQuery(Query):
+    """Which attempts to show."""
+
+    limit: PageSize = DEFAULT_PAGE_ITEMS
+    cursor: str | None = Field(
+        default=None, pattern="^[1-9][0-9]{0,8}$", description="`next_cursor` of the page before this one"
+    )
 
 
 class ListDefinitionsQuery(Query):

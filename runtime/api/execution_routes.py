@@ -109,7 +109,9 @@ class ExecutionRoutes:
         found = await self._engine.list_executions(
             query.wanted, before=id_of_cursor(query.cursor), limit=query.limit + 1
         )
-        return json_response(200, page(found, query.limit, _item, lambda item: cursor_of_id(item.execution_id)))
+        return json_response(
+            200, page(found, query.limit, execution_item, lambda item: cursor_of_id(item.execution_id))
+        )
 
     async def status(self, call: Call) -> web.Response:
         """The state of an execution and of its nodes."""
@@ -141,7 +143,7 @@ def results_response(results: ExecutionResults) -> web.Response:
 
 
 def _status(status: ExecutionStatus) -> dict[str, object]:
-    return {
+    shown = {
         "id": status.execution_id,
         "state": status.state,
         "started_at": format_moment(status.started_at),
@@ -149,10 +151,12 @@ def _status(status: ExecutionStatus) -> dict[str, object]:
         "node_states": status.node_states,
         "error": status.error,
     }
+    return shown if status.retry_of is None else {**shown, "retry_of": status.retry_of}
 
 
-def _item(item: ExecutionSummary) -> dict[str, object]:
-    return {
+def execution_item(item: ExecutionSummary) -> dict[str, object]:
+    """An execution as a list shows it."""
+    shown = {
         "id": item.execution_id,
         "state": item.state,
         "workflow_definition_id": item.definition_id,
@@ -163,3 +167,4 @@ def _item(item: ExecutionSummary) -> dict[str, object]:
         "completed_at": format_moment(item.completed_at),
         "error": None if item.error is None else json.loads(item.error),
     }
+    return shown if item.retry_of is None else {**shown, "retry_of": item.retry_of}

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from aiohttp import web
 
+from ..clock import Clock
+from ..errors import BackendError
 from . import models
 from .options import HealthSources
 from .responses import json_response
 from .routing import Answer, Call, Route, Scope
+from .sights import PartitionsSeen, see_partitions, see_replicas
 
-NOT_USED = "not used"
+Level = Literal["healthy", "degraded", "unhealthy"]
+LEVELS: Sequence[Level] = ("healthy", "degraded", "unhealthy")
+"""From well to ill: the whole is as its worst part is."""
+
+
+class _Part(NamedTuple):
+    """One part of the report. `level` is what it makes of the whole."""
+
+    level: Level
+    text: str
+
+
+def _part(level: Level, detail: str) -> _Part:
+    return _Part(level, f"{level} ({detail})" if detail else level)
+
+
+NOT_USED = _Part("healthy", "not used")
+NO_ROLE = _Part("healthy", "not a role of this process")
 
 
 class HealthRoutes:
     """`/livez`, `/readyz`, and `/v1/health`, which says more."""
 
-    def __init__(self, sources: HealthSources, version: str) -> None:
+    def __init__(self, sources: HealthSources, clock: Clock, version: str) -> None:
         self._sources = sources
+        self._clock = clock
         self._version = version
 
     def routes(self) -> Sequence[Route]:
@@ -58,9 +80,10 @@ class HealthRoutes:
                 handler=self.health,
                 tag="health",
                 summary="Each part of this process",
+                description="Work goes on without Redis, and waits without a worker: both is degraded, not unhealthy.",
                 answers={
-                    200: Answer(description="everything is well", model=models.Health),
-                    503: Answer(description="something is not", model=models.Health),
+                    200: Answer(description="everything is well, or degraded", model=models.Health),
+                    503: Answer(description="something is unhealthy", model=models.Health),
                 },
                 counted=False,
             ),
@@ -80,37 +103,69 @@ class HealthRoutes:
     async def _reason_not_ready(self) -> str | None:
         if not self._sources.accepting():
             return "shutting down"
-        if not self._sources.owner_works():
+        if not self._owner_is_well():
             return "the orchestrator does not work"
         store = await self._sources.store.health()
         return None if store.ok else "the store does not work"
 
     async def health(self, _call: Call) -> web.Response:
-        """Each part with one word, and why when it is not well."""
+        """Each part in a word, and what there is to say of it."""
         store = await self._sources.store.health()
-        owner_works = self._sources.owner_works()
-        healthy = store.ok and owner_works
-        of_store = f"healthy ({store.detail})" if store.ok else f"unhealthy ({store.detail})"
-        body = {
-            "status": "healthy" if healthy else "unhealthy",
-            "version": self._version,
-            "services": {
-                "redis": NOT_USED,
-                "postgres": of_store if self._sources.on_postgres else NOT_USED,
-                "store": of_store,
-                "orchestrator": self._orchestrator(owner_works),
-                "workers": f"healthy ({self._sources.slots} slots)" if owner_works else "unhealthy",
-            },
+        of_store = _part("healthy" if store.ok else "unhealthy", store.detail)
+        seen = await self._see_partitions() if store.ok else None
+        parts = {
+            "redis": await self._redis(),
+            "postgres": of_store if self._sources.on_postgres else NOT_USED,
+            "store": of_store,
+            "orchestrator": self._orchestrator(seen),
+            "workers": await self._workers(executions_wait=seen is not None and seen.executions_wait),
         }
-        return json_response(200 if healthy else 503, body)
+        status = max((part.level for part in parts.values()), key=LEVELS.index)
+        services = {name: part.text for name, part in parts.items()}
+        body = {"status": status, "version": self._version, "services": services}
+        return json_response(503 if status == "unhealthy" else 200, body)
 
-    def _orchestrator(self, works: bool) -> str:
-        if not works:
-            return "unhealthy"
+    def _owner_is_well(self) -> bool:
+        return self._sources.owner_works is None or self._sources.owner_works()
+
+    async def _see_partitions(self) -> PartitionsSeen | None:
+        try:
+            return await see_partitions(self._sources.store, self._clock.now())
+        except BackendError:
+            return None
+
+    async def _redis(self) -> _Part:
+        if self._sources.broker_health is None:
+            return NOT_USED
+        broker = await self._sources.broker_health()
+        return _part("healthy", broker.detail) if broker.ok else _Part("degraded", f"unhealthy ({broker.detail})")
+
+    def _orchestrator(self, seen: PartitionsSeen | None) -> _Part:
+        if self._sources.owner_works is None:
+            return NO_ROLE
+        if not self._owner_is_well():
+            return _part("unhealthy", "")
         notes = []
         partitions = self._sources.store.partitions
         if partitions > 1:
             notes.append(f"{self._sources.owned()} of {partitions} partitions")
+            if seen is not None:
+                notes.append(f"{sum(record.is_owned for record in seen.records)} owned by anybody")
+        if seen is not None and seen.oldest_unserved_seconds is not None:
+            notes.append(f"oldest unserved {seen.oldest_unserved_seconds:.0f} s")
         if count := self._sources.set_aside():
             notes.append(f"{count} executions set aside, the log says why")
-        return f"healthy ({'; '.join(notes)})" if notes else "healthy"
+        return _part("healthy", "; ".join(notes))
+
+    async def _workers(self, *, executions_wait: bool) -> _Part:
+        try:
+            replicas = await self._sources.read_replicas()
+        except BackendError as error:
+            return _part("degraded", f"no heartbeat can be read: {error}")
+        seen = see_replicas(replicas, self._sources.heartbeat_timeout_seconds)
+        alive = [each.heartbeat for each in seen if each.is_alive and "worker" in each.heartbeat.roles]
+        slots, free = sum(each.slots for each in alive), sum(each.free_slots for each in alive)
+        counts = f"{len(alive)} alive, {slots} slots, {free} free"
+        if not alive and executions_wait:
+            return _part("degraded", f"{counts}; executions wait")
+        return _part("healthy", counts)

@@ -13,6 +13,7 @@ from ..core.state import NodeState, WorkflowState
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+RetryOf = Annotated[Id | None, Field(description="the dead letter that this one carries on; missing if there is none")]
 
 
 class AnswerModel(BaseModel):
@@ -80,6 +81,7 @@ class ExecutionStatus(AnswerModel):
     completed_at: Time | None
     node_states: dict[str, NodeState] = Field(description="each node's state, by its id")
     error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+    retry_of: RetryOf = None
 
 
 class ExecutionResults(AnswerModel):
@@ -104,6 +106,7 @@ class ExecutionItem(AnswerModel):
     started_at: Time | None
     completed_at: Time | None
     error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
+    retry_of: RetryOf = None
 
 
 class DefinitionItem(AnswerModel):
@@ -130,6 +133,46 @@ class ExecutionPage(AnswerModel):
 
     items: list[ExecutionItem]
     next_cursor: NextCursor
+
+
+class Attempt(AnswerModel):
+    """One attempt of a node that has ended."""
+
+    node_id: str
+    attempt: int = Field(description="its number, from 1")
+    state: NodeState
+    started_at: Time | None = Field(description="null when it was cancelled")
+    finished_at: Time
+    error: dict[str, Any] | None = Field(description="why it failed: node_id, type, message, attempt")
+
+
+class DeadLetter(ExecutionItem):
+    """An execution that FAILED, with a page of its attempts, the last one first."""
+
+    attempts: list[Attempt]
+    next_cursor: NextCursor
+
+
+class Requeued(AnswerModel):
+    """What a dead letter was requeued as."""
+
+    execution_id: Id = Field(description="of the execution that carries it on")
+    retry_of: Id = Field(description="of the dead letter")
+    message: str
+
+
+class RequeuedMany(AnswerModel):
+    """What came of requeueing by filter."""
+
+    requeued: int
+    next_cursor: Annotated[str | None, Field(description="`cursor` to go on with; null when there are no more")]
+
+
+class DiscardedMany(AnswerModel):
+    """What came of discarding by filter."""
+
+    discarded: int
+    next_cursor: Annotated[str | None, Field(description="`cursor` to go on with; null when there are no more")]
 
 
 class DefinitionPage(AnswerModel):
@@ -197,6 +240,60 @@ class FunctionList(AnswerModel):
     items: list[FunctionItem]
 
 
+class PartitionItem(AnswerModel):
+    """A partition as the store has it."""
+
+    partition: int
+    owner: str | None = Field(description="the id of the replica that owns it, or did last; null when nobody does")
+    version: int = Field(description="goes up with every commit and every change of hands")
+    expires_in_seconds: float | None = Field(
+        description="what is left of the owner's lease, negative when it has run out; null without an owner, and when "
+        "it never does"
+    )
+    unserved_seconds: float | None = Field(
+        description="how long its oldest execution that is ready to run has waited for somebody to own the partition; "
+        "null when nothing waits, or somebody does"
+    )
+
+
+class PartitionList(AnswerModel):
+    """Every partition, by number."""
+
+    items: list[PartitionItem]
+    oldest_unserved_seconds: float | None = Field(description="the longest `unserved_seconds`; null when all is served")
+
+
+class AttemptItem(AnswerModel):
+    """An attempt that a replica runs, has taken, or still has to hand in."""
+
+    execution_id: Id
+    node_id: str | None = Field(description="null when the process that answers does not own the execution")
+    attempt: int
+
+
+class WorkerItem(AnswerModel):
+    """A replica by its last heartbeat."""
+
+    id: str
+    host: str
+    version: str = Field(description="of the engine")
+    started_at: Time
+    alive: bool = Field(description="whether its heartbeat is younger than WORKER_HEARTBEAT_TIMEOUT")
+    seconds_since_heartbeat: float
+    roles: list[Literal["api", "orchestrator", "worker"]]
+    handlers: list[str] = Field(description="the node types that it runs")
+    slots: int = Field(description="how many attempts it runs at a time; 0 without the role worker")
+    free_slots: int
+    partitions: int = Field(description="how many partitions it owns")
+    attempts: list[AttemptItem]
+
+
+class WorkerList(AnswerModel):
+    """Every replica, by id."""
+
+    items: list[WorkerItem]
+
+
 class Key(AnswerModel):
     """An API key; its text is not kept."""
 
@@ -221,7 +318,7 @@ class KeyList(AnswerModel):
 
 
 class HealthServices(AnswerModel):
-    """Each part in one word, and why when it is not well."""
+    """Each part in one word (healthy, degraded, unhealthy), and what there is to say of it."""
 
     redis: str
     postgres: str
@@ -231,9 +328,11 @@ class HealthServices(AnswerModel):
 
 
 class Health(AnswerModel):
-    """How this process is."""
+    """How this process is, and what it sees of the others."""
 
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "degraded", "unhealthy"] = Field(
+        description="degraded: work goes on, but something is missing, such as Redis, or a worker"
+    )
     version: str
     services: HealthServices
 

@@ -37,8 +37,10 @@ _PATH_PARAMETERS = {
 _TAGS = {
     "workflows": "Submit a workflow, then trigger it",
     "executions": "Look at executions and cancel them",
+    "dead-letters": "Executions that failed and that nobody has dealt with",
     "definitions": "Stored definitions, and starting them by name",
     "keys": "API keys",
+    "replicas": "How the replicas share the work",
     "health": "How the process is",
     "documentation": "This description",
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from ..broker import BrokerHealth
+from ..core.deliveries import Replicas
 from ..core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
+from ..core.machine import Execution
 from ..ports import Store
 
 
@@ -28,17 +31,23 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthSources:
-    """Where the health report gets its words from.
+    """Where the routes about this process and the other replicas get their words from.
 
-    `owner_works`: whether the owner of the executions is at work; `set_aside`: how many executions it
-    cannot go on with; `owned`: how many partitions are this process's; `accepting`: whether writes are taken;
-    `slots`: how many attempts run at a time; `on_postgres`: whether the store is PostgreSQL.
+    `accepting`: whether writes are taken. `read_replicas`: every heartbeat; without a broker, a process's own alone. `heartbeat_timeout_seconds`: one that is older is a dead replica's. `broker_health`: None without one.
+    `on_postgres`: whether the store is PostgreSQL.
+
+    Of the role orchestrator: `owner_works`, whether the owner of the executions is at work, None without the role;
+    `set_aside`, how many executions it cannot go on with; `owned`, how many partitions are this process's; `live`, an
+    execution that it has in memory.
     """
 
     store: Store
-    owner_works: Callable[[], bool]
-    set_aside: Callable[[], int]
-    owned: Callable[[], int]
     accepting: Callable[[], bool]
-    slots: int
+    read_replicas: Callable[[], Awaitable[Replicas]]
+    heartbeat_timeout_seconds: float
+    broker_health: Callable[[], Awaitable[BrokerHealth]] | None = None
     on_postgres: bool = False
+    owner_works: Callable[[], bool] | None = None
+    set_aside: Callable[[], int] = lambda: 0
+    owned: Callable[[], int] = lambda: 0
+    live: Callable[[str], Execution | None] = lambda _execution_id: None

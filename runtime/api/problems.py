@@ -12,6 +12,7 @@ from ..core.problem import Problem
 from ..errors import (
     BackendError,
     CallerError,
+    DeadLetterNotFound,
     DefinitionNotFound,
     EngineError,
     ExecutionConflict,
@@ -39,6 +40,7 @@ _STATUS: Sequence[tuple[type[EngineError], int]] = (
     (PayloadTooLarge, 413),
     (ExecutionNotFound, 404),
     (DefinitionNotFound, 404),
+    (DeadLetterNotFound, 404),
     (ExecutionConflict, 409),
     (IdempotencyConflict, 409),
     (BackendError, 503),

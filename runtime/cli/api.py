@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ... import __version__
 from ...config import Settings
-from ..api.app import build_app
+from ..api.app import build_app, create_health_app
 from ..api.options import ApiOptions, HealthSources
 from ..api.server import ApiRunner
 from ..process import Runtime
@@ -13,16 +13,20 @@ SHUTDOWN_SECONDS = 5.0
 
 
 def api_runner(runtime: Runtime) -> ApiRunner:
-    """What serves the API, once it is set up and given an address."""
+    """What serves the API, once it is set up and given an address; health alone in a process without the role `api`."""
     options = api_options(runtime.settings)
-    app = build_app(
-        runtime.engine,
-        health=health_sources(runtime),
-        handlers=runtime.catalogue,
-        clock=runtime.clock,
-        version=__version__,
-        options=options,
-    )
+    health = health_sources(runtime)
+    if runtime.has_role("api"):
+        app = build_app(
+            runtime.engine,
+            health=health,
+            handlers=runtime.catalogue,
+            clock=runtime.clock,
+            version=__version__,
+            options=options,
+        )
+    else:
+        app = create_health_app(health, clock=runtime.clock, version=__version__, options=options)
     return ApiRunner(app, request_timeout_seconds=options.request_timeout_seconds, shutdown_timeout=SHUTDOWN_SECONDS)
 
 
@@ -41,13 +45,17 @@ def api_options(settings: Settings) -> ApiOptions:
 
 
 def health_sources(runtime: Runtime) -> HealthSources:
-    """What the health report asks."""
+    """What the health report and its neighbours ask."""
+    broker, owner = runtime.broker, runtime.owner
     return HealthSources(
         store=runtime.store,
-        owner_works=runtime.is_healthy,
-        set_aside=lambda: len(runtime.owner.set_aside),
-        owned=lambda: len(runtime.owner.owned),
         accepting=lambda: runtime.engine.accepting,
-        slots=runtime.settings.worker_concurrency,
-        on_postgres=runtime.settings.backend == "postgres",
+        read_replicas=runtime.replicas,
+        heartbeat_timeout_seconds=runtime.settings.worker_heartbeat_timeout,
+        broker_health=None if broker is None else broker.health,
+        on_postgres=runtime.settings.backend != "embedded",
+        owner_works=None if owner is None else runtime.is_healthy,
+        set_aside=lambda: 0 if owner is None else len(owner.set_aside),
+        owned=lambda: 0 if owner is None else len(owner.owned),
+        live=lambda execution_id: None if owner is None else owner.live(execution_id),
     )

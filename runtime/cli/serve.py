@@ -42,13 +42,15 @@ def serve(overrides: Mapping[str, Any]) -> int:
 async def _serve(built: Runtime) -> int:
     stop = _stop_on_signals()
     async with running(lambda: built) as runtime:
-        await _warn_of_keys(runtime)
+        if runtime.has_role("api"):
+            await _warn_of_keys(runtime)
         runner = await _listen(runtime)
         failed = asyncio.get_running_loop().create_task(runtime.failed())
         stopped = asyncio.get_running_loop().create_task(stop.wait())
         await asyncio.wait([failed, stopped], return_when=asyncio.FIRST_COMPLETED)
         runtime.engine.stop_accepting()
-        await runner.cleanup()
+        if runner is not None:
+            await runner.cleanup()
         code = 0
         if failed.done():
             # `stop` reports what ended the owner; asking for it here says that it is not lost.
@@ -60,23 +62,32 @@ async def _serve(built: Runtime) -> int:
     return code
 
 
-async def _listen(runtime: Runtime) -> web.AppRunner:
+async def _listen(runtime: Runtime) -> web.AppRunner | None:
+    """Serve the API; health alone without the role `api`, and nothing when no port is given for that."""
     settings = runtime.settings
+    serves_api = runtime.has_role("api")
+    port, variable = (settings.api_port, "API_PORT") if serves_api else (settings.health_port, "HEALTH_PORT")
+    roles = ",".join(settings.runtime_roles)
+    begun = f"workflow-engine {__version__} " if serves_api else f"workflow-engine {__version__} as {roles} "
+    if port is None:
+        print(f"{begun}started", flush=True)
+        return None
     runner = api_runner(runtime)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.api_host, settings.api_port).start()
+        await web.TCPSite(runner, settings.api_host, port).start()
     except (OSError, UnicodeError) as error:
         # A UnicodeError comes from a host name that cannot be one.
         reason = getattr(error, "strerror", None) or error
         raise SetupError(
-            f"cannot listen on {settings.api_host}:{settings.api_port}: {reason}; set API_HOST and API_PORT"
+            f"cannot listen on {settings.api_host}:{port}: {reason}; set API_HOST and {variable}"
         ) from error
     address: Any = runner.addresses[0]
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     url = f"http://{host}:{address[1]}"
-    print(f"workflow-engine {__version__} listening on {url}", flush=True)
-    print(f"API documentation: {url}/docs", flush=True)
+    print(f"{begun}listening on {url}", flush=True)
+    if serves_api:
+        print(f"API documentation: {url}/docs", flush=True)
     return runner
 
 

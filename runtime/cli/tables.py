@@ -42,3 +42,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, whole:
 def moment(time: Any) -> str | None:
     """A time of the API (RFC 3339) as a table shows it: without fractions of a second."""
     return None if time is None else f"{str(time)[:19].replace('T', ' ')}Z"
+
+
+def seconds(time: Any) -> str | None:
+    """A number of seconds of the API as a table shows it."""
+    return None if time is None else f"{time:.1f} s"

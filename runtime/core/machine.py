@@ -477,3 +477,8 @@ def _error_text(node_id: str, attempt: int, error: AttemptError) -> str:
         "attempt": attempt,
     }
     return json.dumps(shown, ensure_ascii=False)
+
+
+def error_mark(error_type: str) -> str:
+    """What the text of an error of this type has in it, and no other: within its values quotes are escaped."""
+    return f', "type": {json.dumps(error_type, ensure_ascii=False)}, "message": '

@@ -15,12 +15,18 @@ NOBODY = ""
 
 
 class PartitionRecord(NamedTuple):
-    """A partition as the store has it. `owner` may be `NOBODY`; `expires_in_seconds` by the store's clock."""
+    """A partition as the store has it. `owner` may be `NOBODY`; `expires_in_seconds` by the store's clock, negative
+    when the lease has run out, infinite where it never does."""
 
     partition: int
     version: int
     owner: str
     expires_in_seconds: float
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether somebody owns it whose lease has not run out."""
+        return self.owner != NOBODY and self.expires_in_seconds > 0
 
 
 class Look(NamedTuple):
@@ -60,18 +66,10 @@ def plan(look: Look, replica: str, owned: Collection[int], interval_seconds: flo
     kept = [each.partition for each in look.partitions if each.owner == replica and each.partition in owned]
     lost = sorted(set(owned).difference(kept))
     mine = [each for each in look.partitions if each.owner == replica and each.partition not in owned]
-    free = [
-        each
-        for each in look.partitions
-        if each.owner != replica and (each.owner == NOBODY or each.expires_in_seconds <= 0)
-    ]
+    free = [each for each in look.partitions if each.owner != replica and not each.is_owned]
     room = share - len(kept) - len(mine)
     take = mine + free[: max(0, room)]
     release = [max(kept)] if len(kept) > share else []
-    waits = [
-        each.expires_in_seconds
-        for each in look.partitions
-        if each.owner not in (replica, NOBODY) and each.expires_in_seconds > 0
-    ]
+    waits = [each.expires_in_seconds for each in look.partitions if each.owner != replica and each.is_owned]
     next_look = min([interval_seconds, *waits]) if room > 0 else interval_seconds
     return Plan(take, release, lost, next_look)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..core.machine import AttemptRow, Suspicion
+from ..core.machine import AttemptRow, Suspicion, error_mark
 from ..core.shares import NOBODY, Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import IdempotencyConflict, PartitionLost
 from ..ports import (
     CommandRecord,
     CommitBatch,
+    DeadLetterFilter,
     DefinitionRecord,
     DefinitionVersion,
     ExecutionFilter,
@@ -21,6 +22,7 @@ from ..ports import (
     LoadedExecution,
     NewDefinition,
     NewExecution,
+    Resolution,
     StoreHealth,
     Work,
 )
@@ -116,13 +118,17 @@ class MemoryStore:
     async def look(self, replica: str, lease_seconds: float) -> Look:
         now = self._monotonic()
         self.replicas[replica] = now + lease_seconds
-        records = [
-            PartitionRecord(partition, version, self.leases[partition][0], self.leases[partition][1] - now)
-            for partition, version in self.versions.items()
-        ]
+        records = await self.read_partitions()
         if not self._shared:
             return Look([each._replace(expires_in_seconds=0.0) for each in records], [replica])
         return Look(records, sorted(each for each, expires_at in self.replicas.items() if expires_at > now))
+
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        now = self._monotonic()
+        return [
+            PartitionRecord(partition, version, self.leases[partition][0], self.leases[partition][1] - now)
+            for partition, version in self.versions.items()
+        ]
 
     async def leave(self, replica: str) -> None:
         self.replicas.pop(replica, None)
@@ -197,6 +203,21 @@ class MemoryStore:
         }
         due = [each.parked_until for each in running if each.parked_until is not None and each.parked_until > now]
         return Work(sorted(ready)[:limit], sorted(commanded)[:limit], min(due, default=None))
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        oldest: dict[int, int] = {}
+        unparked: set[int] = set()
+        for _, record in sorted(self.executions.items()):
+            partition, since = record.partition, record.parked_until
+            if record.state is not WorkflowState.RUNNING or partition not in partitions:
+                continue
+            if since is None and partition not in unparked:
+                # The oldest by its identifier, as the databases' indexes have it.
+                unparked.add(partition)
+                since = record.started_at
+            if since is not None and since <= now:
+                oldest[partition] = min(since, oldest.get(partition, since))
+        return oldest
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         known = dict.fromkeys(execution_id for execution_id in execution_ids if execution_id in self.executions)
@@ -273,6 +294,63 @@ class MemoryStore:
         found = [summary for summary in found if wanted.name is None or summary.name == wanted.name]
         return sorted(found, key=lambda summary: summary.execution_id, reverse=True)[:limit]
 
+    async def list_dead_letters(
+        self, wanted: DeadLetterFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        mark = "" if wanted.error_type is None else error_mark(wanted.error_type)
+        meant = ExecutionFilter(
+            frozenset({WorkflowState.FAILED}), wanted.name, wanted.created_from, wanted.created_before
+        )
+        found = await self.list_executions(meant, before, len(self.executions))
+        return [
+            each
+            for each in found
+            if self.executions[each.execution_id].resolution is None and mark in (each.error or "")
+        ][:limit]
+
+    async def read_dead_letter(self, execution_id: str) -> ExecutionSummary | None:
+        record = self.executions.get(execution_id)
+        if record is None or record.state is not WorkflowState.FAILED or record.resolution is not None:
+            return None
+        return self._summary(record)
+
+    async def list_attempts(self, execution_id: str, below: int | None, limit: int) -> Sequence[AttemptRow]:
+        rows = [
+            row._replace(output=None)
+            for row in self.attempts.get(execution_id, {}).values()
+            if below is None or row.sequence < below
+        ]
+        return sorted(rows, key=lambda row: -row.sequence)[:limit]
+
+    async def requeue(self, execution_id: str, new: NewExecution, claim: IdempotencyClaim | None = None) -> str | None:
+        answered = self._answered(claim)
+        if answered is not None:
+            return answered[0]
+        if await self.read_dead_letter(execution_id) is None:
+            return None
+        letter = self.executions[execution_id]
+        await self.create_execution(letter.definition_id, new._replace(input_text=letter.input_text), claim)
+        await self._resolve(execution_id, Resolution.REQUEUED)
+        self.executions[new.execution_id] = self.executions[new.execution_id]._replace(retry_of=execution_id)
+        completed = [row for row in self.loaded(execution_id).attempts if row.state is NodeState.COMPLETED]
+        self.attempts[new.execution_id] = {
+            (row.node_id, 1): row._replace(execution_id=new.execution_id, sequence=sequence, attempt=1)
+            for sequence, row in enumerate(completed, 1)
+        }
+        return new.execution_id
+
+    async def discard(self, execution_id: str) -> bool:
+        return await self._resolve(execution_id, Resolution.DISCARDED)
+
+    async def _resolve(self, execution_id: str, resolution: Resolution) -> bool:
+        if await self.read_dead_letter(execution_id) is None:
+            return False
+        self.executions[execution_id] = self.executions[execution_id]._replace(resolution=resolution)
+        return True
+
+    async def find_retry(self, execution_id: str) -> str | None:
+        return next((key for key, each in self.executions.items() if each.retry_of == execution_id), None)
+
     async def add_key(self, record: KeyRecord) -> None:
         self.keys[record.key_id] = record
 
@@ -339,6 +417,7 @@ class MemoryStore:
             record.started_at,
             record.completed_at,
             record.error,
+            record.retry_of,
         )
 
     def _ensure_definition(self, definition: NewDefinition, created_at: int) -> str:

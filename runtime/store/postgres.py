@@ -7,14 +7,14 @@ for the other's. A commit is one statement, in which every part selects from the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 
 from ...sql import load_queries
 from ..clock import Clock, uuid7_floor
-from ..core.machine import AttemptRow
+from ..core.machine import AttemptRow, error_mark
 from ..core.shares import Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
@@ -22,6 +22,7 @@ from ..failpoints import failpoint
 from ..ports import (
     CommandRecord,
     CommitBatch,
+    DeadLetterFilter,
     DefinitionRecord,
     DefinitionVersion,
     ExecutionFilter,
@@ -41,7 +42,7 @@ from .postgres_connections import Connections, PostgresAddress
 from .postgres_errors import CANNOT_CONNECT, unusable
 from .postgres_migrations import check_migrated, migrate
 from .postgres_writes import ApiWrites
-from .rows import command_record, execution_record, execution_summary, group_loaded, key_record
+from .rows import attempt_row, command_record, execution_record, execution_summary, group_loaded, key_record
 
 OWNER_CONNECTIONS = 2
 READS_TOGETHER = 100
@@ -49,7 +50,7 @@ READS_TOGETHER = 100
 _LAST_ID = "~"
 """Behind every identifier."""
 _MOST = 2**62
-"""More than every version."""
+"""More than every version and every sequence number."""
 
 
 class PostgresStore:
@@ -139,6 +140,9 @@ class PostgresStore:
         rows = await self._owner.read(self._queries["read_partitions"])
         return Look([PartitionRecord(*row) for row in rows], [row[0] for row in replicas])
 
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        return [PartitionRecord(*row) for row in await self._read("read_partitions")]
+
     async def leave(self, replica: str) -> None:
         await self._owner.write(self._queries["leave"], replica)
 
@@ -172,6 +176,9 @@ class PostgresStore:
         commanded = await self._owner.read(self._queries["find_commanded"], owned, limit)
         [[next_due_at]] = await self._owner.read(self._queries["next_due_at"], owned, now)
         return Work([row[0] for row in found], [row[0] for row in commanded], next_due_at)
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        return {row[0]: row[1] for row in await self._read("oldest_ready", sorted(partitions), now)}
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner, execution_ids, True)
@@ -213,9 +220,7 @@ class PostgresStore:
     async def list_executions(
         self, wanted: ExecutionFilter, before: str | None, limit: int
     ) -> Sequence[ExecutionSummary]:
-        lowest = "" if wanted.created_from is None else uuid7_floor(wanted.created_from)
-        highest = _LAST_ID if wanted.created_before is None else uuid7_floor(wanted.created_before)
-        bounds = (lowest, highest if before is None else min(before, highest), limit)
+        bounds = _bounds(wanted, before, limit)
         states = sorted(wanted.states or WorkflowState)
         if wanted.name is not None:
             rows = await self._read("list_executions_by_name", *bounds, states, wanted.name)
@@ -223,7 +228,38 @@ class PostgresStore:
             rows = await self._read("list_executions_by_state", *bounds, states)
         else:
             rows = await self._read("list_executions", *bounds)
-        return [execution_summary([*row[:8], _decoded(row[8])]) for row in map(tuple, rows)]
+        return [_summary(row) for row in rows]
+
+    async def list_dead_letters(
+        self, wanted: DeadLetterFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        bounds = _bounds(wanted, before, limit)
+        mark = b"" if wanted.error_type is None else error_mark(wanted.error_type).encode()
+        if wanted.name is None:
+            rows = await self._read("list_dead_letters", *bounds, mark)
+        else:
+            rows = await self._read("list_dead_letters_by_name", *bounds, mark, wanted.name)
+        return [_summary(row) for row in rows]
+
+    async def read_dead_letter(self, execution_id: str) -> ExecutionSummary | None:
+        found = await self._read("read_dead_letter", execution_id)
+        return _summary(found[0]) if found else None
+
+    async def list_attempts(self, execution_id: str, below: int | None, limit: int) -> Sequence[AttemptRow]:
+        rows = await self._read("list_attempts", execution_id, _MOST if below is None else below, limit)
+        return [attempt_row([*row[:6], _decoded(row[6]), *row[7:]]) for row in map(tuple, rows)]
+
+    async def requeue(self, execution_id: str, new: NewExecution, claim: IdempotencyClaim | None = None) -> str | None:
+        return await self._writes.requeue(execution_id, new, claim)
+
+    async def discard(self, execution_id: str) -> bool:
+        if "\0" in execution_id:  # no row has it: PostgreSQL takes none
+            return False
+        return bool(await self._api.write(self._queries["discard"], execution_id))
+
+    async def find_retry(self, execution_id: str) -> str | None:
+        found = await self._read("find_retry", execution_id)
+        return str(found[0][0]) if found else None
 
     async def add_key(self, record: KeyRecord) -> None:
         await self._api.write(self._queries["add_key"], *record)
@@ -300,9 +336,9 @@ class PostgresStore:
     ) -> Sequence[LoadedExecution]:
         rows = await connections.read(self._queries["load_executions"], list(execution_ids), with_outputs)
         records, attempts, commands = [], [], []
-        for kind, execution_id, text, number, state, data, error, *numbers in rows:
+        for kind, execution_id, text, number, state, data, error, *numbers, retry_of, resolution in rows:
             if kind == 0:
-                columns = (execution_id, text, number, state, data, error, *numbers)
+                columns = (execution_id, text, number, state, data, error, *numbers, retry_of, resolution)
                 records.append(_execution_record(columns))
             elif kind == 1:
                 sequence, *times = numbers
@@ -312,6 +348,18 @@ class PostgresStore:
                 created_at, consumed, sequence, _ = numbers
                 commands.append(command_record((number, execution_id, created_at, consumed, sequence)))
         return group_loaded(records, attempts, commands)
+
+
+def _bounds(wanted: ExecutionFilter | DeadLetterFilter, before: str | None, limit: int) -> tuple[str, str, int]:
+    """Between which identifiers a page is, and how many rows it has."""
+    lowest = "" if wanted.created_from is None else uuid7_floor(wanted.created_from)
+    highest = _LAST_ID if wanted.created_before is None else uuid7_floor(wanted.created_before)
+    return lowest, highest if before is None else min(before, highest), limit
+
+
+def _summary(row: asyncpg.Record) -> ExecutionSummary:
+    columns = tuple(row)
+    return execution_summary([*columns[:8], _decoded(columns[8]), *columns[9:]])
 
 
 def _execution_record(row: Sequence[Any]) -> ExecutionRecord:

@@ -30,6 +30,12 @@ class _Trigger(NamedTuple):
     claim: IdempotencyClaim | None
 
 
+class _Requeue(NamedTuple):
+    execution_id: str
+    new: NewExecution
+    claim: IdempotencyClaim | None
+
+
 class ApiWrites:
     """Groups creations with creations and triggers with triggers; a bad one fails alone."""
 
@@ -56,6 +62,26 @@ class ApiWrites:
             return None
         triggered: str | None = await self._triggers.ask(_Trigger(execution_id, input_text, started_at, claim))
         return triggered
+
+    async def requeue(self, execution_id: str, new: NewExecution, claim: IdempotencyClaim | None) -> str | None:
+        """As `Store.requeue`: one statement, whatever there is to copy."""
+        if "\0" in execution_id:  # no row has it: PostgreSQL takes none
+            return None
+        failpoint("store.requeue.before")
+        rows = await self._connections.write(
+            self._queries["requeue"],
+            execution_id,
+            new.execution_id,
+            new.partition,
+            new.created_at,
+            *(claim or (None, None, None)),
+        )
+        failpoint("store.requeue.after")
+        requeued = (new.execution_id, "") if rows else None
+        [answer] = await self._with_claims([_Requeue(execution_id, new, claim)], {0: requeued})
+        if isinstance(answer, Exception):
+            raise answer
+        return None if answer is None else str(answer[0])
 
     async def define(self, definition: NewDefinition, created_at: int) -> DefinitionVersion:
         """As `Store.define`."""
@@ -167,7 +193,9 @@ class ApiWrites:
             for number, (place, item) in enumerate(items.items(), 1)
         }
 
-    async def _with_claims(self, items: Sequence[_Create | _Trigger], answers: Mapping[int, Any]) -> Sequence[Any]:
+    async def _with_claims(
+        self, items: Sequence[_Create | _Trigger | _Requeue], answers: Mapping[int, Any]
+    ) -> Sequence[Any]:
         """The answers, and for what did nothing: the ids that its claim has, or the conflict."""
         unanswered = [claim for place, item in enumerate(items) if answers[place] is None and (claim := item.claim)]
         made = await self._made(unanswered) if unanswered else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.machine import AttemptRow
 from ..core.state import NodeState, WorkflowState
-from ..ports import CommandRecord, ExecutionRecord, ExecutionSummary, KeyRecord, LoadedExecution
+from ..ports import CommandRecord, ExecutionRecord, ExecutionSummary, KeyRecord, LoadedExecution, Resolution
 
 
 def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
@@ -18,7 +18,7 @@ def assemble_loaded(rows: Iterable[Sequence[Any]]) -> Sequence[LoadedExecution]:
         if kind == 0:
             records.append(execution_record(row))
         elif kind == 1:
-            attempts.append(AttemptRow._make([*row[:4], NodeState(row[4]), *row[5:]]))
+            attempts.append(attempt_row(row[:10]))
         else:
             commands.append(command_record(row))
     return group_loaded(records, attempts, commands)
@@ -51,7 +51,13 @@ def json_array(ids: Iterable[str]) -> str:
 
 def execution_record(row: Sequence[Any]) -> ExecutionRecord:
     """A row of `executions`."""
-    return ExecutionRecord._make([*row[:3], WorkflowState(row[3]), *row[4:]])
+    resolution = None if row[11] is None else Resolution(row[11])
+    return ExecutionRecord._make([*row[:3], WorkflowState(row[3]), *row[4:11], resolution])
+
+
+def attempt_row(row: Sequence[Any]) -> AttemptRow:
+    """A row of `attempts`."""
+    return AttemptRow._make([*row[:4], NodeState(row[4]), *row[5:]])
 
 
 def command_record(row: Sequence[Any]) -> CommandRecord:

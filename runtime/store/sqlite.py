@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ import aiosqlite
 
 from ...sql import load_queries
 from ..clock import Clock, uuid7_floor
+from ..core.machine import AttemptRow, error_mark
 from ..core.shares import NOBODY, Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..ports import (
     CommandRecord,
     CommitBatch,
+    DeadLetterFilter,
     DefinitionRecord,
     DefinitionVersion,
     ExecutionFilter,
@@ -36,19 +39,28 @@ from ..ports import (
     LoadedExecution,
     NewDefinition,
     NewExecution,
+    Resolution,
     StoreHealth,
     Work,
 )
 from .file_lock import FileLock
 from .migrations import check_migrated, migrate
-from .rows import assemble_loaded, command_record, execution_record, execution_summary, json_array, key_record
-from .sqlite_writer import CreateExecution, Run, SqliteWriter, Trigger
+from .rows import (
+    assemble_loaded,
+    attempt_row,
+    command_record,
+    execution_record,
+    execution_summary,
+    json_array,
+    key_record,
+)
+from .sqlite_writer import CreateExecution, Requeue, Run, SqliteWriter, Trigger
 
 OLDEST_SQLITE = (3, 37, 0)
 _LAST_ID = "~"
 """Behind every identifier."""
 _MOST = 2**62
-"""More than every version."""
+"""More than every version and every sequence number."""
 
 
 class SqliteStore:
@@ -132,8 +144,18 @@ class SqliteStore:
 
     async def look(self, replica: str, lease_seconds: float) -> Look:
         # Whoever has the file's lock is alone: the partition is its to take, whoever had it before.
-        versions = {0: 0} | dict(await self._fetch(self._owner_reader, "read_partitions", ()))
-        return Look([PartitionRecord(each, version, NOBODY, 0.0) for each, version in versions.items()], [replica])
+        records = await self._partitions(self._owner_reader)
+        return Look([each._replace(expires_in_seconds=0.0) for each in records], [replica])
+
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        return await self._partitions(self._reader)
+
+    async def _partitions(self, reader: aiosqlite.Connection | None) -> Sequence[PartitionRecord]:
+        rows = await self._fetch(reader, "read_partitions", ()) or [(0, 0, NOBODY)]
+        return [
+            PartitionRecord(number, version, owner, 0.0 if owner == NOBODY else math.inf)
+            for number, version, owner in rows
+        ]
 
     async def leave(self, replica: str) -> None:
         """Nobody asks who is alive."""
@@ -178,6 +200,14 @@ class SqliteStore:
         known = [each for each in due if each is not None]
         return Work(sorted(ready)[:limit], sorted(commanded)[:limit], min(known, default=None))
 
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        found = {}
+        for partition in partitions:
+            [[since]] = await self._fetch(self._reader, "oldest_ready", {"partition": partition, "now": now})
+            if since is not None:
+                found[partition] = since
+        return found
+
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner_reader, execution_ids, True)
 
@@ -220,12 +250,7 @@ class SqliteStore:
     async def list_executions(
         self, wanted: ExecutionFilter, before: str | None, limit: int
     ) -> Sequence[ExecutionSummary]:
-        highest = _LAST_ID if wanted.created_before is None else uuid7_floor(wanted.created_before)
-        values: dict[str, Any] = {
-            "lowest": "" if wanted.created_from is None else uuid7_floor(wanted.created_from),
-            "before": highest if before is None else min(before, highest),
-            "limit": limit,
-        }
+        values = _bounds(wanted, before, limit)
         if wanted.name is None and not wanted.states:
             found = await self._fetch(self._reader, "list_executions", values)
             return [execution_summary(row) for row in found]
@@ -235,6 +260,39 @@ class SqliteStore:
         else:
             found = await self._fetch(self._reader, "list_executions_by_name", {**values, "name": wanted.name})
         return [execution_summary(row) for row in found]
+
+    async def list_dead_letters(
+        self, wanted: DeadLetterFilter, before: str | None, limit: int
+    ) -> Sequence[ExecutionSummary]:
+        values = _bounds(wanted, before, limit)
+        values["mark"] = "" if wanted.error_type is None else error_mark(wanted.error_type)
+        if wanted.name is None:
+            found = await self._fetch(self._reader, "list_dead_letters", values)
+        else:
+            found = await self._fetch(self._reader, "list_dead_letters_by_name", {**values, "name": wanted.name})
+        return [execution_summary(row) for row in found]
+
+    async def read_dead_letter(self, execution_id: str) -> ExecutionSummary | None:
+        found = await self._fetch(self._reader, "read_dead_letter", (execution_id,))
+        return execution_summary(found[0]) if found else None
+
+    async def list_attempts(self, execution_id: str, below: int | None, limit: int) -> Sequence[AttemptRow]:
+        values = {"execution_id": execution_id, "below": _MOST if below is None else below, "limit": limit}
+        return [attempt_row(row) for row in await self._fetch(self._reader, "list_attempts", values)]
+
+    async def requeue(self, execution_id: str, new: NewExecution, claim: IdempotencyClaim | None = None) -> str | None:
+        requeued: str | None = await self._writer.write(Requeue(execution_id, new, claim))
+        return requeued
+
+    async def discard(self, execution_id: str) -> bool:
+        query = self._queries["resolve"]
+        values = {"execution_id": execution_id, "resolution": Resolution.DISCARDED}
+        count: int = await self._writer.write(Run(lambda connection: connection.execute(query, values).rowcount))
+        return count == 1
+
+    async def find_retry(self, execution_id: str) -> str | None:
+        found = await self._fetch(self._reader, "find_retry", (execution_id,))
+        return str(found[0][0]) if found else None
 
     async def add_key(self, record: KeyRecord) -> None:
         query = self._queries["add_key"]
@@ -322,6 +380,16 @@ class SqliteStore:
     ) -> Sequence[LoadedExecution]:
         values = {"execution_ids": json_array(execution_ids), "with_outputs": with_outputs}
         return assemble_loaded(await self._fetch(reader, "load_executions", values))
+
+
+def _bounds(wanted: ExecutionFilter | DeadLetterFilter, before: str | None, limit: int) -> dict[str, Any]:
+    """Between which identifiers a page is, and how many rows it has."""
+    highest = _LAST_ID if wanted.created_before is None else uuid7_floor(wanted.created_before)
+    return {
+        "lowest": "" if wanted.created_from is None else uuid7_floor(wanted.created_from),
+        "before": highest if before is None else min(before, highest),
+        "limit": limit,
+    }
 
 
 def _key_record(row: Sequence[Any]) -> KeyRecord:

@@ -19,7 +19,7 @@ from ...sql import load_queries
 from ..core.state import WorkflowState
 from ..errors import BackendError, IdempotencyConflict, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from ..failpoints import failpoint
-from ..ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution
+from ..ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution, Resolution
 from .rows import json_array
 
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
@@ -57,13 +57,22 @@ class Trigger(NamedTuple):
     claim: IdempotencyClaim | None
 
 
+class Requeue(NamedTuple):
+    """Carry a dead letter on as a new execution; its result is that one's id, None when there is no such dead letter,
+    or the id that the claim has."""
+
+    execution_id: str
+    new: NewExecution
+    claim: IdempotencyClaim | None
+
+
 class Run(NamedTuple):
     """Any other write: a function of the connection; its result is the function's."""
 
     function: Callable[[sqlite3.Connection], Any]
 
 
-Write = CreateExecution | Trigger | CommitBatch | Run
+Write = CreateExecution | Trigger | Requeue | CommitBatch | Run
 Waiting = tuple[Write, asyncio.Future[Any]]
 
 
@@ -204,6 +213,8 @@ class SqliteWriter:
                 results[position] = write.execution.execution_id, definition_id
             elif isinstance(write, Trigger):
                 triggers.setdefault(write.execution_id, []).append((position, write))
+            elif isinstance(write, Requeue):
+                results[position] = self._requeue(connection, write)
         self._execute_rows(connection, "insert_executions", new_rows)
         # Of several that trigger the same execution at the same time, the first one does.
         rows = [same[0][1][:3] for same in triggers.values()]
@@ -261,6 +272,21 @@ class SqliteWriter:
         row: tuple[Any, ...] = found
         return row
 
+    def _requeue(self, connection: sqlite3.Connection, write: Requeue) -> str | None:
+        new = write.new
+        values = {
+            "execution_id": write.execution_id,
+            "resolution": Resolution.REQUEUED,
+            "new_id": new.execution_id,
+            "partition": new.partition,
+            "created_at": new.created_at,
+        }
+        if connection.execute(self._queries["resolve"], values).rowcount != 1:
+            return None
+        connection.execute(self._queries["insert_retry"], values)
+        connection.execute(self._queries["copy_completed"], values)
+        return new.execution_id
+
     def _commit(self, connection: sqlite3.Connection, batch: CommitBatch) -> int | PartitionLost:
         failpoint("store.commit.fence")
         fenced = connection.execute(self._queries["fence"], (batch.partition, batch.version))
@@ -291,7 +317,7 @@ class SqliteWriter:
 
 
 def _claim_of(write: Write) -> IdempotencyClaim | None:
-    return write.claim if isinstance(write, CreateExecution | Trigger) else None
+    return write.claim if isinstance(write, CreateExecution | Trigger | Requeue) else None
 
 
 def _one_of_each_claim(waiting: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:

@@ -25,11 +25,7 @@ from ..core.deliveries import (
 )
 from ..core.machine import Outcome
 from ..errors import BrokerUnavailable
-
-LONGEST_INBOX_FOR_WAKE_UPS = 10_000
-"""Entries; behind them wake-ups are dropped: the owner has more to do already, and sweeps what it misses."""
-FORGET_HEARTBEATS_AFTER = 600_000
-"""Milliseconds."""
+from .limits import FORGET_HEARTBEATS_AFTER, LONGEST_INBOX_FOR_WAKE_UPS
 
 
 class MemoryBroker:

@@ -233,18 +233,33 @@ SELECT min(next.parked_until) FROM unnest($1::integer[]) AS owned (partition), L
     ORDER BY parked_until LIMIT 1
 ) AS next;
 
+-- name: oldest_ready
+-- Since when the oldest execution that is ready to run is so, for some partitions that have one: the first of those that
+-- are not parked, or the first that was due.
+SELECT wanted.partition, min(ready.since) FROM unnest($1::integer[]) AS wanted (partition), LATERAL (
+    (SELECT started_at AS since FROM executions
+     WHERE state = 'RUNNING' AND executions.partition = wanted.partition AND parked_until IS NULL
+     ORDER BY execution_id LIMIT 1)
+    UNION ALL
+    (SELECT parked_until FROM executions
+     WHERE state = 'RUNNING' AND executions.partition = wanted.partition AND parked_until <= $2
+     ORDER BY parked_until LIMIT 1)
+) AS ready
+GROUP BY wanted.partition;
+
 -- name: load_executions
 -- Everything of some executions in one statement, which is one snapshot. The first column says what a row is:
 -- an execution, an attempt, a command. $2 says whether outputs are wanted.
 SELECT 0 AS kind, execution_id, definition_id AS text_1, partition::bigint AS number_1, state, input_text AS bytes_1,
-       error, created_at AS number_2, started_at AS number_3, completed_at AS number_4, parked_until AS number_5
+       error, created_at AS number_2, started_at AS number_3, completed_at AS number_4, parked_until AS number_5,
+       retry_of, resolution
 FROM executions WHERE execution_id = ANY ($1::text[])
 UNION ALL
 SELECT 1, execution_id, node_id, attempt, state, CASE WHEN $2 THEN output END, error, sequence, started_at,
-       finished_at, retry_at
+       finished_at, retry_at, NULL, NULL
 FROM attempts WHERE execution_id = ANY ($1::text[])
 UNION ALL
-SELECT 2, execution_id, NULL, command_id, NULL, NULL, NULL, created_at, consumed::integer, sequence, NULL
+SELECT 2, execution_id, NULL, command_id, NULL, NULL, NULL, created_at, consumed::integer, sequence, NULL, NULL, NULL
 FROM commands WHERE execution_id = ANY ($1::text[]);
 
 -- name: read_cancels
@@ -255,7 +270,7 @@ WHERE NOT consumed AND execution_id = ANY ($1::text[]) ORDER BY command_id;
 -- name: read_executions
 -- Some executions' rows.
 SELECT execution_id, definition_id, partition, state, input_text, error, created_at, started_at, completed_at,
-       parked_until
+       parked_until, retry_of, resolution
 FROM executions WHERE execution_id = ANY ($1::text[]);
 
 -- name: read_outputs
@@ -267,7 +282,7 @@ WHERE state = 'COMPLETED';
 -- name: list_executions
 -- The newest executions between two identifiers: $1 and above, below $2.
 SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
-       completed_at, error
+       completed_at, error, retry_of
 FROM (
     SELECT * FROM executions WHERE execution_id >= $1 AND execution_id < $2 ORDER BY execution_id DESC LIMIT $3
 ) AS found LEFT JOIN definitions USING (definition_id)
@@ -276,7 +291,7 @@ ORDER BY found.execution_id DESC;
 -- name: list_executions_by_state
 -- The same, of some states: a page of each state from its index, then the newest of them.
 SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), found.state, found.created_at, started_at,
-       completed_at, error
+       completed_at, error, retry_of
 FROM (
     SELECT page.* FROM unnest($4::text[]) AS wanted (state), LATERAL (
         SELECT * FROM executions
@@ -290,7 +305,7 @@ ORDER BY found.execution_id DESC;
 -- name: list_executions_by_name
 -- The same, of one name and some states.
 SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), found.state, found.created_at, started_at,
-       completed_at, error
+       completed_at, error, retry_of
 FROM (
     SELECT page.* FROM unnest($4::text[]) AS wanted (state), LATERAL (
         SELECT * FROM executions
@@ -300,6 +315,81 @@ FROM (
     ORDER BY page.execution_id DESC LIMIT $3
 ) AS found LEFT JOIN definitions USING (definition_id)
 ORDER BY found.execution_id DESC;
+
+-- name: list_dead_letters
+-- The newest dead letters between two identifiers: $1 and above, below $2. $4: what the text of an error of the
+-- wanted type has in it; empty for all types.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), found.state, found.created_at, started_at,
+       completed_at, error, retry_of
+FROM (
+    SELECT * FROM executions
+    WHERE state = 'FAILED' AND resolution IS NULL AND execution_id >= $1 AND execution_id < $2
+          AND ($4::bytea = '' OR position($4 IN error) > 0)
+    ORDER BY execution_id DESC LIMIT $3
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: list_dead_letters_by_name
+-- The same, of one name.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), found.state, found.created_at, started_at,
+       completed_at, error, retry_of
+FROM (
+    SELECT * FROM executions
+    WHERE name = $5 AND state = 'FAILED' AND resolution IS NULL AND execution_id >= $1 AND execution_id < $2
+          AND ($4::bytea = '' OR position($4 IN error) > 0)
+    ORDER BY execution_id DESC LIMIT $3
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: read_dead_letter
+-- One dead letter, as a list shows it.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), found.state, found.created_at, started_at,
+       completed_at, error, retry_of
+FROM executions AS found LEFT JOIN definitions USING (definition_id)
+WHERE found.execution_id = $1 AND found.state = 'FAILED' AND resolution IS NULL;
+
+-- name: list_attempts
+-- The last attempts of an execution below a place in its history, the last one first, without outputs.
+SELECT execution_id, sequence, node_id, attempt, state, NULL, error, started_at, finished_at, retry_at
+FROM attempts WHERE execution_id = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3;
+
+-- name: discard
+-- A dead letter is one no more.
+UPDATE executions SET resolution = 'discarded' WHERE execution_id = $1 AND state = 'FAILED' AND resolution IS NULL
+RETURNING execution_id;
+
+-- name: requeue
+-- A dead letter ($1) is carried on by a new execution ($2 to $4), unless the claim ($5 to $7) was made before: of the
+-- same definition, with the same inputs, and with what was completed as each node's first attempt, in the same order.
+-- Who comes second waits for the letter's lock, and then finds it resolved. All of a letter's attempts are seen: they
+-- were committed with its state, or earlier.
+WITH letter AS (
+    SELECT execution_id, definition_id FROM executions
+    WHERE execution_id = $1 AND state = 'FAILED' AND resolution IS NULL FOR UPDATE
+), claimed AS (
+    INSERT INTO idempotency_claims (claim_key, fingerprint, execution_id, definition_id, created_at)
+    SELECT $5::text, $6::text, $2, definition_id, $7::bigint FROM letter WHERE $5::text IS NOT NULL
+    ON CONFLICT (claim_key) DO NOTHING
+    RETURNING claim_key
+), resolved AS (
+    UPDATE executions SET resolution = 'requeued' FROM letter
+    WHERE executions.execution_id = letter.execution_id
+          AND ($5::text IS NULL OR EXISTS (SELECT FROM claimed))
+    RETURNING executions.execution_id, executions.definition_id, name, input_text
+), copied AS (
+    INSERT INTO attempts
+        (execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at)
+    SELECT $2, row_number() OVER (ORDER BY sequence), node_id, 1, state, output, NULL, started_at, finished_at, NULL
+    FROM resolved JOIN attempts USING (execution_id) WHERE state = 'COMPLETED'
+)
+INSERT INTO executions
+    (execution_id, definition_id, name, partition, state, input_text, created_at, started_at, retry_of)
+SELECT $2, definition_id, name, $3, 'RUNNING', input_text, $4, $4, execution_id FROM resolved
+RETURNING execution_id;
+
+-- name: find_retry
+-- The execution that carries another one on.
+SELECT execution_id FROM executions WHERE retry_of = $1;
 
 -- name: delete_ended_executions
 -- The oldest executions that ended before a moment, with everything of them. What was created after it has not

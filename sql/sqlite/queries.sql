@@ -108,7 +108,7 @@ UPDATE partitions SET version = version + 1, owner = '' WHERE "partition" = ? AN
 
 -- name: read_partitions
 -- Every partition that was ever owned.
-SELECT "partition", version FROM partitions;
+SELECT "partition", version, owner FROM partitions;
 
 -- name: fence
 -- The condition of every commit: nobody has taken the partition, and no older commit can land later.
@@ -160,17 +160,34 @@ WHERE consumed = 0 AND "partition" = :partition ORDER BY commands.execution_id L
 SELECT min(parked_until) FROM executions
 WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until > :now;
 
+-- name: oldest_ready
+-- Since when the oldest execution that is ready to run is so, NULL when there is none: the first of those that are not
+-- parked, or the first that was due.
+SELECT min(since) FROM (
+    SELECT * FROM (
+        SELECT started_at AS since FROM executions
+        WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until IS NULL
+        ORDER BY execution_id LIMIT 1
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT parked_until FROM executions
+        WHERE state = 'RUNNING' AND "partition" = :partition AND parked_until <= :now
+        ORDER BY parked_until LIMIT 1
+    )
+);
+
 -- name: load_executions
 -- Everything of some executions in one statement, which is one snapshot. The first column says what a row is.
 SELECT 0 AS kind, execution_id, definition_id, "partition", state, input_text, error, created_at, started_at,
-       completed_at, parked_until
+       completed_at, parked_until, retry_of, resolution
 FROM executions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
 UNION ALL
 SELECT 1, execution_id, sequence, node_id, attempt, state, CASE WHEN :with_outputs THEN output END, error,
-       started_at, finished_at, retry_at
+       started_at, finished_at, retry_at, NULL, NULL
 FROM attempts WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
 UNION ALL
-SELECT 2, command_id, execution_id, created_at, consumed, sequence, NULL, NULL, NULL, NULL, NULL
+SELECT 2, command_id, execution_id, created_at, consumed, sequence, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
 
 -- name: read_cancels
@@ -182,13 +199,13 @@ ORDER BY command_id;
 -- name: read_execution
 -- One execution's row.
 SELECT execution_id, definition_id, "partition", state, input_text, error, created_at, started_at, completed_at,
-       parked_until
+       parked_until, retry_of, resolution
 FROM executions WHERE execution_id = ?;
 
 -- name: list_executions
 -- The newest executions between two identifiers. Only one page of rows meets the definitions.
 SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
-       completed_at, error
+       completed_at, error, retry_of
 FROM (
     SELECT * FROM executions WHERE execution_id >= :lowest AND execution_id < :before
     ORDER BY execution_id DESC LIMIT :limit
@@ -198,7 +215,7 @@ ORDER BY found.execution_id DESC;
 -- name: list_executions_by_state
 -- The same, of some states (a JSON array): a page of each state from its index, then the newest of them.
 SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
-       completed_at, error
+       completed_at, error, retry_of
 FROM (
     SELECT executions.* FROM json_each(:states) AS wanted CROSS JOIN executions
     WHERE executions.execution_id IN (
@@ -213,7 +230,7 @@ ORDER BY found.execution_id DESC;
 -- name: list_executions_by_name
 -- The same, of one name and some states.
 SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
-       completed_at, error
+       completed_at, error, retry_of
 FROM (
     SELECT executions.* FROM json_each(:states) AS wanted CROSS JOIN executions
     WHERE executions.execution_id IN (
@@ -224,6 +241,66 @@ FROM (
     ORDER BY executions.execution_id DESC LIMIT :limit
 ) AS found LEFT JOIN definitions USING (definition_id)
 ORDER BY found.execution_id DESC;
+
+-- name: list_dead_letters
+-- The newest dead letters between two identifiers. `:mark`: what the text of an error of the wanted type has in it;
+-- empty for all types. Without a hint SQLite would walk all that has FAILED.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
+       completed_at, error, retry_of
+FROM (
+    SELECT * FROM executions INDEXED BY executions_dead_letters
+    WHERE state = 'FAILED' AND resolution IS NULL AND execution_id >= :lowest AND execution_id < :before
+          AND (:mark = '' OR instr(error, :mark) > 0)
+    ORDER BY execution_id DESC LIMIT :limit
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: list_dead_letters_by_name
+-- The same, of one name.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
+       completed_at, error, retry_of
+FROM (
+    SELECT * FROM executions INDEXED BY executions_by_name
+    WHERE name = :name AND state = 'FAILED' AND resolution IS NULL
+          AND execution_id >= :lowest AND execution_id < :before AND (:mark = '' OR instr(error, :mark) > 0)
+    ORDER BY execution_id DESC LIMIT :limit
+) AS found LEFT JOIN definitions USING (definition_id)
+ORDER BY found.execution_id DESC;
+
+-- name: read_dead_letter
+-- One dead letter, as a list shows it.
+SELECT found.execution_id, definition_id, found.name, coalesce(version, 0), state, found.created_at, started_at,
+       completed_at, error, retry_of
+FROM executions AS found LEFT JOIN definitions USING (definition_id)
+WHERE found.execution_id = ? AND state = 'FAILED' AND resolution IS NULL;
+
+-- name: list_attempts
+-- The last attempts of an execution below a place in its history, the last one first, without outputs.
+SELECT execution_id, sequence, node_id, attempt, state, NULL, error, started_at, finished_at, retry_at
+FROM attempts WHERE execution_id = :execution_id AND sequence < :below ORDER BY sequence DESC LIMIT :limit;
+
+-- name: resolve
+-- What becomes of a dead letter, once.
+UPDATE executions SET resolution = :resolution
+WHERE execution_id = :execution_id AND state = 'FAILED' AND resolution IS NULL;
+
+-- name: insert_retry
+-- The execution that carries a dead letter on: of the same definition, with the same inputs.
+INSERT INTO executions
+    (execution_id, definition_id, name, "partition", state, input_text, created_at, started_at, retry_of)
+SELECT :new_id, definition_id, name, :partition, 'RUNNING', input_text, :created_at, :created_at, execution_id
+FROM executions WHERE execution_id = :execution_id;
+
+-- name: copy_completed
+-- What a dead letter has completed, as the beginning of another history: each node's first attempt, in the same order.
+INSERT INTO attempts
+    (execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at)
+SELECT :new_id, row_number() OVER (ORDER BY sequence), node_id, 1, state, output, NULL, started_at, finished_at, NULL
+FROM attempts WHERE execution_id = :execution_id AND state = 'COMPLETED';
+
+-- name: find_retry
+-- The execution that carries another one on.
+SELECT execution_id FROM executions WHERE retry_of = ?;
 
 -- name: delete_ended_executions
 -- The oldest executions that ended before a moment. What was created after it has not ended before it.
@@ -286,7 +363,8 @@ SELECT definition_id, name, version, digest, body, created_at FROM definitions;
 
 -- name: export_executions
 -- Every execution, to be copied elsewhere.
-SELECT execution_id, definition_id, name, state, input_text, error, created_at, started_at, completed_at, parked_until
+SELECT execution_id, definition_id, name, state, input_text, error, created_at, started_at, completed_at, parked_until,
+       retry_of, resolution
 FROM executions;
 
 -- name: export_attempts

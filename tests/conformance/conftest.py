@@ -9,12 +9,14 @@ import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import pytest
 from brokers import BrokerUnderTest
 from postgres_server import PostgresServer
+from redis_server import RedisCluster, RedisServer
 
 from workflow_engine.runtime.broker import Broker
 from workflow_engine.runtime.clock import SystemClock
@@ -24,6 +26,7 @@ from workflow_engine.runtime.store.postgres import PostgresStore
 from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.transport.local import LocalTransport
 from workflow_engine.runtime.transport.memory import MemoryBroker
+from workflow_engine.runtime.transport.redis import RedisBroker
 
 PARTITIONS = 8
 
@@ -99,6 +102,24 @@ def memory_brokers(_request: pytest.FixtureRequest) -> BrokerUnderTest:
     return BrokerUnderTest(lambda: broker, wipe)
 
 
+def redis_brokers(fixture: str, request: pytest.FixtureRequest) -> BrokerUnderTest:
+    """Each test has the one server, or the one cluster, for itself."""
+    server: RedisServer | RedisCluster = request.getfixturevalue(fixture)
+    servers = server.servers if isinstance(server, RedisCluster) else [server]
+
+    def make() -> Broker:
+        cluster = isinstance(server, RedisCluster)
+        return RedisBroker(server.address, cluster=cluster, max_connections=10, timeout_seconds=20.0, strict=True)
+
+    async def wipe() -> None:
+        for each in servers:
+            each.ask("FLUSHALL")
+
+    for each in servers:
+        each.ask("FLUSHALL")
+    return BrokerUnderTest(make, wipe)
+
+
 def locally_followed(transport: Transport) -> int:
     assert isinstance(transport, LocalTransport)
     return len(transport._followers)
@@ -123,7 +144,12 @@ STORES = (
     ),
 )
 TRANSPORTS = (TransportKind("local", LocalTransport, locally_followed),)
-BROKERS = (BrokerKind("memory", memory_brokers),)
+BROKERS = (
+    BrokerKind("memory", memory_brokers),
+    BrokerKind("valkey", partial(redis_brokers, "redis_server")),
+    BrokerKind("redis", partial(redis_brokers, "system_redis_server")),
+    BrokerKind("cluster", partial(redis_brokers, "redis_cluster")),
+)
 
 
 class OpenedStore:

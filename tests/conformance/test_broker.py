@@ -358,14 +358,15 @@ async def test_who_listens_hears_what_happens(broker: Broker) -> None:
         await broker.spill(5, [task(1)])
         await broker.give_back(5, await take_all(broker, partition=5))
         await broker.publish(["e1", "e2"], ["e2"])
+        # Not always in this order: those of several nodes go several ways.
         for stream in (news, others_news):
             heard = [await anext(stream) for _ in range(5)]
-            assert [tuple(map(list, each)) for each in heard] == [
+            assert sorted(tuple(map(list, each)) for each in heard) == [
+                ([], [], ["e1", "e2"], ["e2"]),
+                ([], [5], [], []),
+                ([], [5], [], []),
                 ([3], [], [], []),
                 ([4], [], [], []),
-                ([], [5], [], []),
-                ([], [5], [], []),
-                ([], [], ["e1", "e2"], ["e2"]),
             ]
 
 
@@ -386,11 +387,11 @@ async def test_all_of_a_long_list_is_told(broker: Broker, count: int) -> None:
         await broker.publish(changed, changed[-1:])
         heard: list[str] = []
         ended: list[str] = []
-        while not ended:
+        while len(heard) < count or not ended:
             each = await anext(news)
             heard += each.changed
             ended += each.ended
-    assert heard == changed
+    assert sorted(heard) == changed
     assert ended == changed[-1:]
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from workflow_engine.runtime.core.machine import AttemptRow
 from workflow_engine.runtime.core.shares import NOBODY, PartitionRecord
-from workflow_engine.runtime.core.state import NodeState
+from workflow_engine.runtime.core.state import NodeState, WorkflowState
 from workflow_engine.runtime.errors import PartitionLost
-from workflow_engine.runtime.ports import CommitBatch, NewExecution, Store
+from workflow_engine.runtime.ports import CommitBatch, ExecutionUpdate, NewExecution, Store
 
 LONG_SECONDS = 36_000.0
 NO_TIME = 0.0
@@ -134,3 +134,40 @@ async def test_work_is_found_in_the_partitions_asked_for_alone(store: Store) -> 
     assert (await store.find_work([0, 2], 0, 3)) == (["e0", "e2", "e3"], ["e5"], None)
     assert (await store.find_work([1], 0, 10)) == (["e1", "e4"], ["e4"], None)
     assert (await store.find_work([], 0, 10)) == ([], [], None)
+
+
+async def test_who_only_reads_the_partitions_changes_nothing(store: Store) -> None:
+    before = await store.read_partitions()
+    assert [each.partition for each in before] == list(range(store.partitions))
+    assert {(each.version, each.owner, each.is_owned) for each in before} == {(0, NOBODY, False)}
+
+    version = await store.take_partition(0, "a", 0, LONG_SECONDS)
+    read = (await store.read_partitions())[0]
+    assert (read.version, read.owner, read.is_owned) == (version, "a", True)
+    assert await store.release_partition(0, version) is True
+    assert (await store.read_partitions())[0].is_owned is False
+
+
+async def test_reading_the_partitions_makes_nobody_alive(shared: Store) -> None:
+    await shared.take_partition(1, "a", 0, NO_TIME)
+    expired = (await shared.read_partitions())[1]
+    assert (expired.owner, expired.is_owned) == ("a", False)
+    assert expired.expires_in_seconds <= 0
+    assert (await shared.look("b", LONG_SECONDS)).replicas == ["b"]
+
+
+async def test_since_when_the_oldest_execution_is_ready(store: Store) -> None:
+    assert await store.oldest_ready([0, 1, 2], 100) == {}
+    for number, (partition, started_at) in enumerate([(0, 30), (0, 20), (1, 40), (2, 50)]):
+        await store.create_execution("def", NewExecution(f"e{number}", partition, b"{}", started_at))
+    await store.create_execution("def", NewExecution("pending", 3, None, 10))
+    assert await store.oldest_ready([0, 1, 3], 100) == {0: 30, 1: 40}, "the oldest by its identifier"
+
+    for partition, execution_id, parked_until in ((0, "e0", 60), (1, "e2", 70), (2, "e3", 200)):
+        await store.take_partition(partition, "a", 0, LONG_SECONDS)
+        update = ExecutionUpdate(execution_id, WorkflowState.RUNNING, None, None, parked_until)
+        await store.commit([CommitBatch(partition, 1, (), [update], ())], LONG_SECONDS)
+    assert await store.oldest_ready([0, 1, 2], 100) == {0: 20, 1: 70}
+    assert await store.oldest_ready([0, 1, 2], 65) == {0: 20}
+    assert await store.oldest_ready([0, 1, 2], 200) == {0: 20, 1: 70, 2: 200}
+    assert await store.oldest_ready([], 200) == {}

@@ -240,7 +240,7 @@ async def test_health(client: Client) -> None:
     assert set(services) == {"redis", "postgres", "store", "orchestrator", "workers"}
     assert (services["redis"], services["postgres"]) == ("not used", "not used")
     assert services["store"].startswith("healthy (SQLite ")
-    assert (services["orchestrator"], services["workers"]) == ("healthy", "healthy (10 slots)")
+    assert (services["orchestrator"], services["workers"]) == ("healthy", "healthy (1 alive, 10 slots, 10 free)")
 
 
 async def test_health_when_the_store_is_not_well(
@@ -264,4 +264,4 @@ async def test_health_when_the_owner_has_ended(make_api: Make, runtime: Runtime)
         assert response.status == 503
         services = (await response.json())["services"]
     assert services["store"].startswith("healthy")
-    assert (services["orchestrator"], services["workers"]) == ("unhealthy", "unhealthy")
+    assert services["orchestrator"] == "unhealthy"

@@ -331,3 +331,24 @@ async def test_a_lost_answer_does_not_start_it_twice(
     listed = (await command("list", "--json")).document["items"]
     assert listed[0]["id"] == done.document["execution_id"]
     assert len(listed) == (1 if verb == "trigger" else 2)
+
+
+async def test_partitions_and_workers(command: Command, submit: Any) -> None:
+    execution_id = await submit("wait_for_ever")
+    assert (await command("trigger", execution_id)).code == 0
+
+    partitions = await command("partitions")
+    assert partitions.code == 0
+    head, row = (line.split() for line in partitions.output.splitlines())
+    assert head == ["partition", "owner", "version", "expires", "in", "unserved", "for"]
+    [item] = (await command("partitions", "--json")).document["items"]
+    assert row[:2] == ["0", item["owner"]]
+
+    workers = await command("workers")
+    assert workers.code == 0
+    [line] = workers.output.splitlines()[1:]
+    assert line.split()[:4] == [item["owner"], "yes", "0.0", "s"]
+    assert "of 10" in line
+    assert "wait_for_ever" in line
+    [worker] = (await command("workers", "--json")).document["items"]
+    assert (worker["id"], worker["partitions"]) == (item["owner"], 1)

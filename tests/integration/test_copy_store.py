@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from audit import broken_invariants
 from commands import Done
+from fragile import FRAGILE, Fragile
 from postgres_server import PostgresServer
 
 from workflow_engine.plugins import NodeContext, handler
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.state import WorkflowState
-from workflow_engine.runtime.errors import StoreUnusable
+from workflow_engine.runtime.errors import ExecutionConflict, StoreUnusable
 from workflow_engine.runtime.parts import node_defaults
-from workflow_engine.runtime.ports import ExecutionFilter, IdempotencyClaim, KeyRecord
+from workflow_engine.runtime.ports import DeadLetterFilter, ExecutionFilter, IdempotencyClaim, KeyRecord
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.store.postgres_connections import PostgresAddress
 from workflow_engine.runtime.store.postgres_import import import_tables
@@ -111,6 +112,35 @@ async def test_a_thousand_executions_in_flight_complete_on_the_other_side_and_no
     graph = compile_graph(CHAIN, node_defaults(after.settings))
     for loaded in await after.store.load(ids):
         assert broken_invariants(loaded, graph) == []
+
+
+async def test_dead_letters_and_what_was_done_about_them_move_too(
+    postgres_server: PostgresServer,
+    start_runtime: Callable[..., Awaitable[Runtime]],
+    stop_runtime: Callable[[Runtime], Awaitable[None]],
+    end_of: Callable[[Runtime, str], Awaitable[Any]],
+    tmp_path: Path,
+) -> None:
+    fragile = Fragile()
+    before = await start_runtime(handlers=fragile.handlers, sqlite_path=tmp_path / "engine.db")
+    await before.engine.define(FRAGILE)
+    waiting, requeued, discarded = [(await before.engine.start("fragile")).execution_id for _ in range(3)]
+    for execution_id in (waiting, requeued, discarded):
+        assert (await end_of(before, execution_id)).state is WorkflowState.FAILED
+    await before.engine.dead_letters.discard(discarded)
+    retry = await before.engine.dead_letters.requeue(requeued)
+    await stop_runtime(before)
+
+    given = postgres_server.settings(postgres_server.create_database())
+    await import_tables(export_tables(tmp_path / "engine.db"), address_of(given), SystemClock(), partitions=16)
+    after = await start_runtime(handlers=fragile.handlers, **given)
+    assert (await end_of(after, retry)).state is WorkflowState.FAILED
+    listed = await after.engine.dead_letters.list(DeadLetterFilter(), before=None, limit=10)
+    assert [(each.execution_id, each.retry_of) for each in listed] == [(retry, requeued), (waiting, None)]
+    with pytest.raises(ExecutionConflict, match=f"was requeued as {retry}"):
+        await after.engine.dead_letters.requeue(requeued)
+    with pytest.raises(ExecutionConflict, match="was discarded"):
+        await after.engine.dead_letters.requeue(discarded)
 
 
 async def test_a_database_that_holds_something_is_refused_and_stays_as_it_is(

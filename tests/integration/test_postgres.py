@@ -184,12 +184,12 @@ async def test_ten_that_migrate_at_once_apply_each_migration_once(
             for _ in range(10)
         )
     )
-    with pytest.raises(StoreUnusable, match="lacks 0001_initial, and SKIP_MIGRATIONS is set"):
+    names = [f"{migration.number:04}_{migration.name}" for migration in load_migrations("postgres")]
+    with pytest.raises(StoreUnusable, match=f"lacks {', '.join(names)}, and SKIP_MIGRATIONS is set"):
         await check_migrated(connections[0])
     applied = await asyncio.gather(*(migrate(connection, 1) for connection in connections))
     await check_migrated(connections[0])
 
-    names = [f"{migration.number:04}_{migration.name}" for migration in load_migrations("postgres")]
     assert sorted(applied) == [[]] * 9 + [names]
     for connection in connections:
         await connection.close()
@@ -203,7 +203,7 @@ async def test_health_tells_of_postgresql_and_the_partitions(
         services = (await response.json())["services"]
     assert response.status == 200
     assert services["postgres"].startswith("healthy (PostgreSQL ")
-    assert services["orchestrator"] == "healthy (16 of 16 partitions)"
+    assert services["orchestrator"] == "healthy (16 of 16 partitions; 16 owned by anybody)"
 
     own_server.kill()
     async with client.get("/v1/health") as response:

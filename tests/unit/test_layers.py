@@ -47,8 +47,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runtime/orchestrator": FOUNDATION | {"runtime/graphs.py", "observability"},
     "runtime/worker": FOUNDATION | {"runtime/graphs.py", "plugins", "observability"},
     "runtime/definitions.py": FOUNDATION | {"runtime/graphs.py"},
-    "runtime/engine.py": FOUNDATION | {"runtime/graphs.py", "runtime/definitions.py"},
-    "runtime/api": PORTS | {"runtime/definitions.py", "runtime/engine.py", "plugins", "observability"},
+    "runtime/dead_letters.py": FOUNDATION,
+    "runtime/engine.py": FOUNDATION | {"runtime/graphs.py", "runtime/definitions.py", "runtime/dead_letters.py"},
+    "runtime/api": PORTS
+    | {"runtime/definitions.py", "runtime/dead_letters.py", "runtime/engine.py", "plugins", "observability"},
     "package": frozenset({"runtime/cli", "plugins"}),
     "runtime/__init__.py": frozenset(),
 }

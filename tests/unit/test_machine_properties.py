@@ -6,6 +6,7 @@ everything from them at each step, so it shares no counter with the machine.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -43,6 +44,8 @@ from workflow_engine.runtime.core.state import (
     NodeState,
     WorkflowState,
 )
+from workflow_engine.runtime.ports import CommitBatch, ExecutionUpdate, LoadedExecution, NewExecution
+from workflow_engine.runtime.store.memory import MemoryStore
 
 PENDING, QUEUED, RUNNING = NodeState.PENDING, NodeState.QUEUED, NodeState.RUNNING
 COMPLETED, FAILED, CANCELLED = NodeState.COMPLETED, NodeState.FAILED, NodeState.CANCELLED
@@ -413,6 +416,75 @@ def test_everything_holds_after_every_event(chance: random.Random, steps: int, r
     drain(driver)
     driver.check_prefixes()
     assert driver.execution.terminal
+
+
+def bring_down(driver: Driver, chance: random.Random, steps: int) -> None:
+    """Random events until something fails for good: after so many steps at the latest, and before everything is
+    completed."""
+    for number in range(steps + 10 * driver.graph.size):
+        execution = driver.execution
+        for node in list(execution.retry_at):
+            if chance.random() < 0.5 or number >= steps:
+                driver.retry_due(node)
+        live = [node for node, state in enumerate(execution.node_states) if state in (QUEUED, RUNNING)]
+        if not live:
+            continue
+        node = chance.choice(live)
+        if chance.random() < 0.3:
+            driver.start(node, execution.attempts[node])
+        last = number >= steps or execution.remaining == 1
+        driver.outcome(node, execution.attempts[node], FINAL if last else chance.choices([None, FLAKY], [80, 20])[0])
+        driver.check()
+        if driver.execution.terminal:
+            return
+    raise AssertionError(f"does not fail: {driver.execution}")
+
+
+async def requeued(rows: list[AttemptRow], error: str | None) -> LoadedExecution:
+    """What an execution that FAILED with these rows is requeued as."""
+    store = MemoryStore()
+    await store.create_execution("definition", NewExecution("e", 0, b"{}", 0))
+    version = await store.take_partition(0, "owner", 0, 60.0)
+    failed = ExecutionUpdate("e", WorkflowState.FAILED, error, 1, None)
+    assert await store.commit([CommitBatch(0, version, rows, [failed], ())], 60.0) == [version + 1]
+    assert await store.requeue("e", NewExecution("copy", 0, None, 2)) == "copy"
+    return store.loaded("copy")
+
+
+@settings(max_examples=200)
+@given(st.randoms(use_true_random=False), st.integers(0, 30))
+def test_what_is_requeued_goes_on_from_what_was_completed(chance: random.Random, steps: int) -> None:
+    failed = Driver(random_graph(chance, 8))
+    bring_down(failed, chance, steps)
+    assert failed.execution.state is WorkflowState.FAILED
+    loaded = asyncio.run(requeued(failed.rows, failed.execution.error))
+
+    copy = Driver(failed.graph)
+    copy.rows = list(loaded.attempts)
+    copy.restart()
+    copy.check()
+    for node, state in enumerate(failed.execution.node_states):
+        if state is COMPLETED:
+            assert copy.execution.node_states[node] is COMPLETED
+            assert copy.execution.outputs[node] == failed.execution.outputs[node]
+        else:
+            assert copy.execution.attempts[node] == (copy.execution.node_states[node] is QUEUED)
+    [node] = [node for node, state in enumerate(failed.execution.node_states) if state is FAILED]
+    assert copy.execution.node_states[node] is QUEUED
+    drain(copy)
+    assert copy.execution.state is WorkflowState.COMPLETED
+
+
+WORDS = st.lists(st.sampled_from([*'"\\,: é\0', '", "type": "', '", "message": "', "Broken"]), max_size=4).map("".join)
+
+
+@given(WORDS, WORDS, WORDS, WORDS)
+def test_the_mark_of_an_error_type_is_in_errors_of_that_type_alone(
+    wanted: str, error_type: str, message: str, node_id: str
+) -> None:
+    error = machine._error_text(node_id, 1, AttemptError(error_type, message, retryable=False))
+    assert (machine.error_mark(wanted) in error) is (wanted == error_type)
+    assert machine.error_mark(error_type) in error
 
 
 def test_many_histories_in_which_everything_happens() -> None:

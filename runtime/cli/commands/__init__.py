@@ -11,6 +11,7 @@ from . import (
     keys,
     list_executions,
     migrate,
+    partitions,
     results,
     run,
     serve,
@@ -19,6 +20,7 @@ from . import (
     submit,
     trigger,
     validate,
+    workers,
 )
 
 COMMANDS = (
@@ -34,6 +36,8 @@ COMMANDS = (
     list_executions,
     definitions,
     handlers,
+    partitions,
+    workers,
     keys,
     config,
     migrate,

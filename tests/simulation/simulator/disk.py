@@ -16,7 +16,7 @@ from audit import broken_invariants
 from simulator.loop import HOST
 from simulator.world import World
 from workflow_engine.runtime.core.graph import Graph
-from workflow_engine.runtime.core.shares import Look
+from workflow_engine.runtime.core.shares import Look, PartitionRecord
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES
 from workflow_engine.runtime.errors import IdempotencyConflict, PartitionLost, StoreOutcomeUnknown, StoreUnavailable
 from workflow_engine.runtime.ports import (
@@ -113,6 +113,9 @@ class SimulatedStore:
     async def look(self, replica: str, lease_seconds: float) -> Look:
         return await self._write(lambda: self._disk.look(replica, lease_seconds), "look")
 
+    async def read_partitions(self) -> Sequence[PartitionRecord]:
+        return await self._read(self._disk.read_partitions)
+
     async def leave(self, replica: str) -> None:
         await self._write(lambda: self._disk.leave(replica), "leave")
 
@@ -130,6 +133,9 @@ class SimulatedStore:
     async def find_work(self, partitions: Collection[int], now: int, limit: int) -> Work:
         owned = list(partitions)
         return await self._read(lambda: self._disk.find_work(owned, now, limit))
+
+    async def oldest_ready(self, partitions: Collection[int], now: int) -> Mapping[int, int]:
+        return await self._read(lambda: self._disk.oldest_ready(list(partitions), now))
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._read(lambda: self._disk.load(list(execution_ids)))

@@ -19,7 +19,6 @@ from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.core.state import NodeState
 from workflow_engine.runtime.worker.attempt import run_attempt
 
-
 PERMISSION_SECONDS = 2.0
 
 
