@@ -28,11 +28,10 @@ from .orchestrator.retention import Retention
 from .ports import Store, Transport
 from .store.sqlite import SqliteStore
 from .transport.local import LocalTransport
+from .worker.egress import SharedSession
 from .worker.pool import WorkerPool
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
-
     from .store.postgres_connections import PostgresAddress
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class Runtime:
         self.store: Store = store or build_store(settings, self.clock)
         self.transport: Transport = transport or LocalTransport()
         self.replica = self.clock.new_id()
-        self._http: ClientSession | None = None
+        self._http = SharedSession(allow_private=settings.allow_private_addresses)
         graphs = Graphs(self.store, node_defaults(settings))
         alone = settings.backend == "embedded"
         leases = Leases(
@@ -79,7 +78,7 @@ class Runtime:
             hand_in=self.transport.hand_in,
             on_start=lambda execution_id: self.transport.publish((execution_id,)),
             may_start=leases.may_start,
-            http=self._http_session,
+            http=self._http.get,
             max_output_bytes=settings.max_node_output_bytes,
         )
         self.owner = Owner(
@@ -143,21 +142,12 @@ class Runtime:
             await asyncio.wait([self._owning])
             if not self._owning.cancelled() and self._owning.exception() is not None:
                 log.error("the owner ended with an error", exc_info=self._owning.exception())
-        if self._http is not None:
-            await self._http.close()
+        await self._http.close()
         await self.store.close()
 
     def is_healthy(self) -> bool:
         """Whether the owner is at work."""
         return self._owning is not None and not self._owning.done()
-
-    def _http_session(self) -> ClientSession:
-        # Closed: by a handler that took it for its own.
-        if self._http is None or self._http.closed:
-            from .worker.egress import create_session
-
-            self._http = create_session(allow_private=self.settings.allow_private_addresses)
-        return self._http
 
 
 @asynccontextmanager
