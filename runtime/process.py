@@ -34,16 +34,24 @@ from .orchestrator.deliveries import Deliveries
 from .orchestrator.leases import Leases
 from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
 from .orchestrator.retention import Retention
-from .parts import build_broker, build_store, node_defaults, plugin_settings, run_isolated_attempt, served_handlers
+from .parts import build_broker, build_store, node_defaults, plugin_settings, isolation, served_handlers
 from .ports import Store, Transport
 from .transport.heartbeats import Heartbeats
 from .transport.local import LocalTransport
+<<<<<<< HEAD
 from .transport.shared import SharedTransport
 from .worker.pool import RunIsolated, WorkerPool
 from .worker.taker import Taker
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
+=======
+from .worker.egress import SharedSession
+from .worker.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from .store.postgres_connections import PostgresAddress
+>>>>>>> main
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +90,65 @@ class Runtime:
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
         self.handlers = served_handlers(settings, self.catalogue)
         self.store: Store = store or build_store(settings, self.clock)
+<<<<<<< HEAD
         self.broker = build_broker(settings) if broker is None and settings.backend == "distributed" else broker
         self.shared = None if self.broker is None else SharedTransport(self.broker, self._partition_of)
         self.transport: Transport = self.shared or transport or LocalTransport()
         self.graphs = Graphs(self.store, node_defaults(settings))
         self.leases = self._build_leases()
         self.heartbeats = None if self.broker is None else self._build_heartbeats(self.broker)
-        self.pool = self._build_pool(run_isolated or run_isolated_attempt)
+        self.pool = self._build_pool(run_isolated or isolation(settings))
         self.deliveries = self._build_deliveries()
         self.owner = self._build_owner() if self.has_role("orchestrator") else None
         self.taker = self._build_taker()
         self.engine = self._build_engine()
+=======
+        self.transport: Transport = transport or LocalTransport()
+        self.replica = self.clock.new_id()
+        self._http = SharedSession(allow_private=settings.allow_private_addresses)
+        graphs = Graphs(self.store, node_defaults(settings))
+        alone = settings.backend == "embedded"
+        leases = Leases(
+            store=self.store,
+            clock=self.clock,
+            replica=self.replica,
+            lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
+            interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
+        )
+        self.pool = WorkerPool(
+            concurrency=settings.worker_concurrency,
+            handlers=self.catalogue,
+            clock=self.clock,
+            hand_in=self.transport.hand_in,
+            on_start=lambda execution_id: self.transport.publish((execution_id,)),
+            may_start=leases.may_start,
+            http=self._http.get,
+            max_output_bytes=settings.max_node_output_bytes,
+        )
+        self.owner = Owner(
+            leases=leases,
+            store=self.store,
+            transport=self.transport,
+            pool=self.pool,
+            graphs=graphs,
+            clock=self.clock,
+        )
+        self.engine = Engine(
+            store=self.store,
+            transport=self.transport,
+            graphs=graphs,
+            definitions=Definitions(
+                store=self.store,
+                graphs=graphs,
+                config_checks=self.catalogue.config_checks,
+                clock=self.clock,
+                max_bytes=settings.max_definition_bytes,
+            ),
+            clock=self.clock,
+            live=self.owner.live,
+            max_input_bytes=settings.max_input_bytes,
+        )
+>>>>>>> main
         self.retention = Retention(
             store=self.store,
             clock=self.clock,
@@ -182,6 +238,7 @@ class Runtime:
         """
         self._stopping = True
         self.engine.stop_accepting()
+<<<<<<< HEAD
         grace_seconds = self.settings.worker_graceful_shutdown_timeout
         if self.shared is None:
             await self.pool.stop(grace_seconds)
@@ -201,6 +258,18 @@ class Runtime:
             await self._http.close()
         if self.broker is not None:
             await self.broker.close()
+=======
+        if self._retaining is not None:
+            self._retaining.cancel()
+            await asyncio.wait([self._retaining])
+        await self.pool.stop(self.settings.worker_graceful_shutdown_timeout)
+        self.owner.stop()
+        if self._owning is not None:
+            await asyncio.wait([self._owning])
+            if not self._owning.cancelled() and self._owning.exception() is not None:
+                log.error("the owner ended with an error", exc_info=self._owning.exception())
+        await self._http.close()
+>>>>>>> main
         await self.store.close()
 
     async def _stop_owner(self) -> None:
@@ -390,14 +459,6 @@ class Runtime:
             running_elsewhere=self._running_elsewhere,
             max_input_bytes=settings.max_input_bytes,
         )
-
-    def _http_session(self) -> ClientSession:
-        # Closed: by a handler that took it for its own.
-        if self._http is None or self._http.closed:
-            from .worker.egress import create_session
-
-            self._http = create_session(allow_private=self.settings.allow_private_addresses)
-        return self._http
 
 
 @asynccontextmanager

@@ -29,6 +29,11 @@ ATTEMPT_ERRORS: dict[str, AttemptError] = {
         "The configuration does not fit the handler once its templates are resolved.",
         "Look at the field in the message, and at what the template brought.",
     ),
+    "handler_unknown": AttemptError(
+        False,
+        "No process that runs has had the handler for `UNKNOWN_HANDLER_TIMEOUT`.",
+        "Start a worker that has the handler's plugin, or correct `handler`; then start the workflow again.",
+    ),
     "inputs_too_large": AttemptError(
         False,
         "The outputs that the attempt reads are too large together.",
@@ -83,8 +88,16 @@ ATTEMPT_ERRORS: dict[str, AttemptError] = {
     "too_many_redirects": AttemptError(
         False, "The service redirects more often than allowed.", "Raise `max_redirects`, or call the final address."
     ),
+    "worker_crashed": AttemptError(
+        False,
+        "The attempt ended the process that ran it. It had one of its own, since attempts before it were lost "
+        "together with their worker.",
+        "Mend the handler, or what it calls: the log has the trace. `SIGKILL` mostly means that memory ran out.",
+    ),
     "worker_failed": AttemptError(
-        True, "The worker that ran the attempt failed.", "A fault of the engine: the log has its trace."
+        True,
+        "The worker that ran the attempt failed, or the process that was to run it could not be started.",
+        "A fault of the engine or of the machine: the log has its trace.",
     ),
 }
 

@@ -58,6 +58,9 @@ def add_serve_settings(parser: argparse.ArgumentParser) -> None:
     """Options that stand for settings of `serve`."""
     parser.add_argument("--host", help="address to listen on (API_HOST)")
     parser.add_argument("--port", type=int, help="port to listen on; 0 picks a free one (API_PORT)")
+    parser.add_argument(
+        "--roles", type=text, help="what this process does: all, or some of api,orchestrator,worker (RUNTIME_ROLES)"
+    )
     add_demo(parser)
 
 
@@ -69,6 +72,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 def given_settings(options: argparse.Namespace) -> dict[str, object]:
     """The settings that options of `add_serve_settings` stand for, by field."""
     given = {"api_host": options.host, "api_port": options.port, "demo_mode": options.demo or None}
+    given["runtime_roles"] = options.roles
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -15,9 +15,9 @@ from ...observability.logs import configure_logging
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState
 from ..engine import Engine, ExecutionResults
 from ..errors import InvalidDefinition
+from ..event_loop import run_to_end
 from ..process import Runtime, running
 from .errors import UsageError, report
-from .event_loop import run_to_end
 from .files import parse_inputs, read_definition
 from .startup import check_failpoints, warn_of_settings
 from .waiting import show_results

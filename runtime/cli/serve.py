@@ -16,10 +16,10 @@ from ...config import load_settings
 from ...observability.logs import configure_logging
 from ..api.keys import is_usable
 from ..errors import SetupError
+from ..event_loop import run_to_end
 from ..process import Runtime, running
 from .api import api_runner
 from .errors import FAILURE
-from .event_loop import run_to_end
 from .startup import check_failpoints, warn_of_settings
 
 log = logging.getLogger(__name__)

@@ -156,6 +156,26 @@ def create_session(*, allow_private: bool) -> ClientSession:
     )
 
 
+class SharedSession:
+    """The one session of a process: made when it is first asked for."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._session: ClientSession | None = None
+
+    def get(self) -> ClientSession:
+        """The session. Call it inside the event loop."""
+        # Closed: by a handler that took it for its own.
+        if self._session is None or self._session.closed:
+            self._session = create_session(allow_private=self._allow_private)
+        return self._session
+
+    async def close(self) -> None:
+        """Close it, if it was ever made."""
+        if self._session is not None:
+            await self._session.close()
+
+
 def _checked_sockets(allow_private: bool) -> Callable[[tuple[Any, ...]], socket.socket]:
     """Return a socket factory that refuses to make a socket for a refused address."""
 

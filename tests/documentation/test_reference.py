@@ -122,9 +122,9 @@ def test_no_document_names_a_problem_that_does_not_exist() -> None:
 
 
 def error_types_in_the_code() -> set[str]:
-    """The names that handlers and the worker give to failures, read from the files."""
+    """The names that handlers, the worker and the owner give to failures, read from the files."""
     found = set()
-    for folder in ("handlers", "runtime/worker"):
+    for folder in ("handlers", "runtime/worker", "runtime/orchestrator"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text("utf-8"))):
                 if not isinstance(node, ast.Call):
@@ -141,7 +141,9 @@ def error_types_in_the_code() -> set[str]:
 def test_every_error_of_an_attempt_is_in_the_reference() -> None:
     chosen_elsewhere = {"output_invalid", "output_too_large"}
 
-    assert error_types_in_the_code() | chosen_elsewhere == set(ATTEMPT_ERRORS)
+    of_the_owner = {"handler_unknown"}
+
+    assert error_types_in_the_code() | chosen_elsewhere | of_the_owner == set(ATTEMPT_ERRORS)
     assert all(f"| `{name}` |" in page("reference/attempt-errors.md") for name in ATTEMPT_ERRORS)
     assert all(f'"{name}"' in (ROOT / "runtime/worker/failure.py").read_text("utf-8") for name in chosen_elsewhere)
 
