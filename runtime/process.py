@@ -12,7 +12,6 @@ import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..config import Settings, check_supported
@@ -34,24 +33,14 @@ from .orchestrator.deliveries import Deliveries
 from .orchestrator.leases import Leases
 from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
 from .orchestrator.retention import Retention
-from .parts import build_broker, build_store, node_defaults, plugin_settings, isolation, served_handlers
+from .parts import build_broker, build_store, isolation, node_defaults, plugin_settings, served_handlers
 from .ports import Store, Transport
 from .transport.heartbeats import Heartbeats
 from .transport.local import LocalTransport
-<<<<<<< HEAD
 from .transport.shared import SharedTransport
+from .worker.egress import SharedSession
 from .worker.pool import RunIsolated, WorkerPool
 from .worker.taker import Taker
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-=======
-from .worker.egress import SharedSession
-from .worker.pool import WorkerPool
-
-if TYPE_CHECKING:
-    from .store.postgres_connections import PostgresAddress
->>>>>>> main
 
 log = logging.getLogger(__name__)
 
@@ -90,72 +79,24 @@ class Runtime:
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
         self.handlers = served_handlers(settings, self.catalogue)
         self.store: Store = store or build_store(settings, self.clock)
-<<<<<<< HEAD
         self.broker = build_broker(settings) if broker is None and settings.backend == "distributed" else broker
         self.shared = None if self.broker is None else SharedTransport(self.broker, self._partition_of)
         self.transport: Transport = self.shared or transport or LocalTransport()
         self.graphs = Graphs(self.store, node_defaults(settings))
         self.leases = self._build_leases()
         self.heartbeats = None if self.broker is None else self._build_heartbeats(self.broker)
+        self._http = SharedSession(allow_private=settings.allow_private_addresses)
         self.pool = self._build_pool(run_isolated or isolation(settings))
         self.deliveries = self._build_deliveries()
         self.owner = self._build_owner() if self.has_role("orchestrator") else None
         self.taker = self._build_taker()
         self.engine = self._build_engine()
-=======
-        self.transport: Transport = transport or LocalTransport()
-        self.replica = self.clock.new_id()
-        self._http = SharedSession(allow_private=settings.allow_private_addresses)
-        graphs = Graphs(self.store, node_defaults(settings))
-        alone = settings.backend == "embedded"
-        leases = Leases(
-            store=self.store,
-            clock=self.clock,
-            replica=self.replica,
-            lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
-            interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
-        )
-        self.pool = WorkerPool(
-            concurrency=settings.worker_concurrency,
-            handlers=self.catalogue,
-            clock=self.clock,
-            hand_in=self.transport.hand_in,
-            on_start=lambda execution_id: self.transport.publish((execution_id,)),
-            may_start=leases.may_start,
-            http=self._http.get,
-            max_output_bytes=settings.max_node_output_bytes,
-        )
-        self.owner = Owner(
-            leases=leases,
-            store=self.store,
-            transport=self.transport,
-            pool=self.pool,
-            graphs=graphs,
-            clock=self.clock,
-        )
-        self.engine = Engine(
-            store=self.store,
-            transport=self.transport,
-            graphs=graphs,
-            definitions=Definitions(
-                store=self.store,
-                graphs=graphs,
-                config_checks=self.catalogue.config_checks,
-                clock=self.clock,
-                max_bytes=settings.max_definition_bytes,
-            ),
-            clock=self.clock,
-            live=self.owner.live,
-            max_input_bytes=settings.max_input_bytes,
-        )
->>>>>>> main
         self.retention = Retention(
             store=self.store,
             clock=self.clock,
             ended_days=settings.retention_days,
             claim_hours=settings.idempotency_key_hours,
         )
-        self._http: ClientSession | None = None
         self.agent_faults = 0
         """How often a part of this process has failed in a way that nobody can explain."""
         self._started_at = self.clock.now()
@@ -238,7 +179,6 @@ class Runtime:
         """
         self._stopping = True
         self.engine.stop_accepting()
-<<<<<<< HEAD
         grace_seconds = self.settings.worker_graceful_shutdown_timeout
         if self.shared is None:
             await self.pool.stop(grace_seconds)
@@ -254,22 +194,9 @@ class Runtime:
             agent.cancel()
         if self._agents:
             await asyncio.wait(self._agents)
-        if self._http is not None:
-            await self._http.close()
+        await self._http.close()
         if self.broker is not None:
             await self.broker.close()
-=======
-        if self._retaining is not None:
-            self._retaining.cancel()
-            await asyncio.wait([self._retaining])
-        await self.pool.stop(self.settings.worker_graceful_shutdown_timeout)
-        self.owner.stop()
-        if self._owning is not None:
-            await asyncio.wait([self._owning])
-            if not self._owning.cancelled() and self._owning.exception() is not None:
-                log.error("the owner ended with an error", exc_info=self._owning.exception())
-        await self._http.close()
->>>>>>> main
         await self.store.close()
 
     async def _stop_owner(self) -> None:
@@ -382,7 +309,7 @@ class Runtime:
             on_start=self._note_start,
             may_start=self._may_start,
             run_isolated=run_isolated,
-            http=self._http_session,
+            http=self._http.get,
             max_output_bytes=self.settings.max_node_output_bytes,
         )
 

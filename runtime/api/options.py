@@ -33,7 +33,8 @@ class ApiOptions:
 class HealthSources:
     """Where the routes about this process and the other replicas get their words from.
 
-    `accepting`: whether writes are taken. `read_replicas`: every heartbeat; without a broker, a process's own alone. `heartbeat_timeout_seconds`: one that is older is a dead replica's. `broker_health`: None without one.
+    `accepting`: whether writes are taken. `read_replicas`: every heartbeat; without a broker, a process's own alone.
+    `heartbeat_timeout_seconds`: one that is older is a dead replica's. `broker_health`: None without one.
     `on_postgres`: whether the store is PostgreSQL.
 
     Of the role orchestrator: `owner_works`, whether the owner of the executions is at work, None without the role;

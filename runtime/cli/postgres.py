@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config import Settings
 from ..clock import SystemClock
-from ..process import POSTGRES_TIMEOUT_SECONDS, postgres_address
+from ..parts import POSTGRES_TIMEOUT_SECONDS, postgres_address
 from ..store.postgres_connections import Connections, PostgresAddress
 from ..store.postgres_errors import CANNOT_CONNECT, describe, may_pass, unusable
 from .errors import report

@@ -21,8 +21,9 @@ from workflow_engine.runtime.errors import (
     NotAccepting,
     StoreUnavailable,
 )
+from workflow_engine.runtime.parts import node_defaults
 from workflow_engine.runtime.ports import DeadLetterFilter, ExecutionFilter, IdempotencyClaim
-from workflow_engine.runtime.process import Runtime, node_defaults
+from workflow_engine.runtime.process import Runtime
 
 StartRuntime = Callable[..., Awaitable[Runtime]]
 EndOf = Callable[[Runtime, str], Awaitable[Any]]

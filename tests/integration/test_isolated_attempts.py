@@ -21,7 +21,7 @@ from workflow_engine.runtime.core.json_text import encode
 from workflow_engine.runtime.core.limits import MAX_ATTEMPT_INPUT_BYTES
 from workflow_engine.runtime.core.machine import AttemptError, Execution
 from workflow_engine.runtime.core.retry import RetryPolicy
-from workflow_engine.runtime.process import plugin_settings
+from workflow_engine.runtime.parts import plugin_settings
 from workflow_engine.runtime.worker.assignment import ChildSettings, read_assignment, write_assignment
 from workflow_engine.runtime.worker.attempt import AttemptInputs, Delivery, run_attempt
 from workflow_engine.runtime.worker.egress import SharedSession

@@ -47,7 +47,7 @@ def show_status(options: argparse.Namespace) -> int:
         database, exists = str(settings.sqlite_path), settings.sqlite_path.exists()
         schema = read_schema(settings.sqlite_path)
     else:
-        from ...process import postgres_address
+        from ...parts import postgres_address
 
         database, exists = str(postgres_address(settings)), True
         schema = asyncio.run(_schema_of_postgres(settings, options.wait))

@@ -360,7 +360,7 @@ def _all_ended(disk: Disk, journal: Journal) -> bool:
 def run_seed(
     seed: int, *, topology: str = "embedded", with_faults: bool = True, with_crashes: bool | None = None
 ) -> World:
-    """Run one world; its violations say what did not hold. `with_crashes`: by handlers; unless said, with the faults."""
+    """Run one world; its violations say what did not hold. `with_crashes`: by handlers, as the faults unless said."""
     crashing = with_faults if with_crashes is None else with_crashes
     world = World(seed, topology=topology, with_faults=with_faults, with_crashes=crashing)
     disk = Disk(world, PARTITIONS if topology != "embedded" else 1)
