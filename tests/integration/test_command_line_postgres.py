@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from commands import Done, Process
@@ -13,6 +17,7 @@ from workflow_engine.sql import load_migrations
 
 RunCommand = Callable[..., Done]
 
+ENTRYPOINT = Path(__file__).parents[2] / "deploy" / "entrypoint.sh"
 NAMES = [f"{each.number:04}_{each.name}" for each in load_migrations("postgres")]
 
 
@@ -69,16 +74,31 @@ def test_migrate_does_not_wait_for_ever(run_command: RunCommand, monkeypatch: py
     assert "no use of PostgreSQL at postgres@127.0.0.1:1/" in refused
 
 
-async def test_migrate_waits_for_the_server(start: Callable[..., Awaitable[Process]]) -> None:
+async def test_a_container_waits_for_the_server_migrates_and_serves(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The entrypoint of the image, on this machine: `migrate up --wait`, then the engine in its place."""
     server = PostgresServer()
     settings = {name.upper(): str(value) for name, value in server.settings("postgres").items()}
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            *(str(ENTRYPOINT), "serve", "--port", "0"),
+            cwd=tmp_path,
+            env=environment | settings | {"PATH": search},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    )
     try:
-        migrating = await start("migrate", "up", "--wait", "120", **settings)
-        await migrating.line("stderr", "waiting for PostgreSQL at ")
+        await process.line("stderr", "waiting for PostgreSQL at ")
         await asyncio.to_thread(server.start)
-        assert await migrating.end() == 0
-        assert migrating.output.splitlines() == [f"{name}: applied" for name in NAMES]
+        await process.line("stdout", "listening on")
+        process.signal(signal.SIGTERM)
+        assert await process.end() == 0
+        assert process.output.splitlines()[: len(NAMES)] == [f"{name}: applied" for name in NAMES]
     finally:
+        await process.kill()
         server.close()
 
 

@@ -1,0 +1,233 @@
+"""A TCP proxy whose network misbehaves when it is told to, to stand between the engine and what it depends on.
+
+It runs in the test's own event loop. What it does is decided by what the test says and by a seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+from types import TracebackType
+from typing import Self
+
+READ_BYTES = 64 * 1024
+
+Wanted = Callable[[bytes], bool]
+
+
+class Cut:
+    """One connection that is to be cut at a request. `done` is set when it has happened."""
+
+    def __init__(self, wanted: Wanted, *, forwarded: bool) -> None:
+        self.wanted = wanted
+        self.forwarded = forwarded
+        self.done = asyncio.Event()
+
+
+class TcpProxy:
+    """Passes connections to `port` on until told otherwise.
+
+    ```
+    async with TcpProxy(server.port, seed=1) as proxy:
+        ...  # connect to 127.0.0.1, proxy.port
+        proxy.blackhole()
+        proxy.heal()
+    ```
+    """
+
+    def __init__(self, port: int, *, host: str = "127.0.0.1", seed: int = 0) -> None:
+        """`port` and `host` are where the connections are passed on to."""
+        self._target = (host, port)
+        self._random = Random(seed)
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+        self._cuts: list[Cut] = []
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._refusing = False
+        self._answering = True
+        self.latency_seconds = 0.0
+        """Each piece is held back for up to this long, in each direction: a draw from the seed. The order stays."""
+        self.accepted_count = 0
+        """How many connections have been accepted so far."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        tasks = [each.task for each in self._connections]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._server.wait_closed()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def open_count(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    def cut(self) -> None:
+        """Reset every connection; new ones are passed on as before."""
+        for each in list(self._connections):
+            each.cut()
+
+    def refuse(self) -> None:
+        """Reset every connection, and each new one as soon as it is made, until `heal`."""
+        self._refusing = True
+        self.cut()
+
+    def ignore_new(self) -> None:
+        """Half-open: new connections are accepted and never answered, until `heal`, which resets them. Others go on."""
+        self._answering = False
+
+    def blackhole(self) -> None:
+        """Let nothing pass in either direction, of connections old and new, until `heal`.
+
+        What is sent meanwhile is not lost: it arrives then, as over TCP when a network is whole again.
+        """
+        self._passing.clear()
+
+    def heal(self) -> None:
+        """Be a proxy again."""
+        self._refusing = False
+        self._answering = True
+        self._passing.set()
+        for each in list(self._connections):
+            if each.ignored:
+                each.cut()
+
+    def drop_answer(self, wanted: Wanted) -> Cut:
+        """Pass the next request that is `wanted` on, then reset its connection instead of passing the answer back.
+
+        The answer is awaited first: what was asked for has been done by then.
+        """
+        return self._add_cut(Cut(wanted, forwarded=True))
+
+    def drop_request(self, wanted: Wanted) -> Cut:
+        """Reset the connection of the next request that is `wanted`, instead of passing it on."""
+        return self._add_cut(Cut(wanted, forwarded=False))
+
+    def _add_cut(self, cut: Cut) -> Cut:
+        self._cuts.append(cut)
+        return cut
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted_count += 1
+        task = asyncio.current_task()
+        assert task is not None
+        connection = _Connection(self, task, reader, writer, Random(self._random.random()))
+        self._connections.add(connection)
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                await connection.run(self._target)
+        finally:
+            self._connections.discard(connection)
+            connection.reset()
+
+
+class _Connection:
+    """A client's connection and the one that was made for it."""
+
+    def __init__(
+        self,
+        proxy: TcpProxy,
+        task: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        random: Random,
+    ) -> None:
+        self.task = task
+        self.ignored = not proxy._answering
+        self._proxy = proxy
+        self._client = (reader, writer)
+        self._writers = [writer]
+        self._random = random
+        self._cut: Cut | None = None
+
+    def cut(self) -> None:
+        """Reset both sides, and end what passes between them."""
+        self.reset()
+        self.task.cancel()
+
+    def reset(self) -> None:
+        """Reset both sides."""
+        for writer in self._writers:
+            if not writer.is_closing():
+                connection = writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async def run(self, target: tuple[str, int]) -> None:
+        """Pass on what comes, until both sides have said all or one is reset."""
+        if self._proxy._refusing:
+            return
+        reader, writer = self._client
+        if self.ignored:
+            await _read_out(reader)
+            return
+        await self._proxy._passing.wait()
+        upstream_reader, upstream = await asyncio.open_connection(*target)
+        self._writers.append(upstream)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._pass(reader, upstream, self._take_request))
+            both.create_task(self._pass(upstream_reader, writer, self._take_answer))
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, take: Callable[[bytes], bool]
+    ) -> None:
+        """Pass on what comes from one side. A reset of one is a reset of the other."""
+        try:
+            while data := await reader.read(READ_BYTES):
+                await self._proxy._passing.wait()
+                if self._proxy.latency_seconds:
+                    await asyncio.sleep(self._random.uniform(0, self._proxy.latency_seconds))
+                if not take(data):
+                    self.cut()
+                    return
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            self.cut()
+
+    def _take_request(self, data: bytes) -> bool:
+        """Whether what a client sends is to be passed on."""
+        for cut in self._proxy._cuts:
+            if cut.wanted(data):
+                self._proxy._cuts.remove(cut)
+                if not cut.forwarded:
+                    cut.done.set()
+                    return False
+                self._cut = cut
+                break
+        return True
+
+    def _take_answer(self, data: bytes) -> bool:
+        """Whether what comes back is to be passed on."""
+        if self._cut is None:
+            return True
+        self._cut.done.set()
+        return False
+
+
+async def _read_out(reader: asyncio.StreamReader) -> None:
+    while await reader.read(READ_BYTES):
+        pass
