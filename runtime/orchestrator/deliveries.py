@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 UNKNOWN = ""
 """The handler of a delivery that somebody else has handed out."""
 AGAIN_SECONDS = 0.5
+FORGET_LOST_SECONDS = 600.0
+"""What was lost of an execution that is not loaded in all that time is wanted by nobody: it has ended."""
 TAKE_OVER_LOOK_SECONDS = 1.0
 
 
@@ -113,7 +115,7 @@ class Deliveries:
         self._handed_out: dict[str, int] = {}
         self._to_forget: dict[int, list[DeliveryKey]] = {}
         self._unlooked: dict[int, tuple[int, float]] = {}
-        self._lost: list[DeliveryKey] = []
+        self._lost: dict[DeliveryKey, float] = {}
         self.find_execution: Callable[[str], Execution | None] = lambda execution_id: None
         """Where the owner's executions are found, to show what others run of them as RUNNING."""
         self._spare = Spare(replica)
@@ -156,6 +158,7 @@ class Deliveries:
         """
         found = self._pool.running(execution.execution_id)
         found += self._of_execution.get(execution.execution_id, ())
+        found += [(key.node, key.attempt) for key in self._lost if key.execution_id == execution.execution_id]
         taken_at, taken = self._unlooked.get(execution.partition, (0, 0.0))
         if started_at < taken_at:
             for node, state in enumerate(execution.node_states):
@@ -206,11 +209,18 @@ class Deliveries:
         self._unlooked.pop(partition, None)
         for key in [key for key, each in self._elsewhere.items() if each.partition == partition]:
             self._drop(key)
+        self._lost = {key: at for key, at in self._lost.items() if self._partition_of(key.execution_id) != partition}
 
-    def take_lost(self) -> Sequence[DeliveryKey]:
-        """The deliveries that were found to be lost since the last call."""
-        lost, self._lost = self._lost, []
-        return lost
+    def take_lost(self, loaded: Container[str]) -> Sequence[DeliveryKey]:
+        """The deliveries of loaded executions that were found to be lost; others' wait for them to be loaded."""
+        if not self._lost:
+            return ()
+        taken = [key for key in self._lost if key.execution_id in loaded]
+        too_old = self._clock.monotonic() - FORGET_LOST_SECONDS
+        self._lost = {
+            key: since for key, since in self._lost.items() if key.execution_id not in loaded and since > too_old
+        }
+        return taken
 
     def note_replicas(self, replicas: Replicas) -> None:
         """Heartbeats have been seen."""
@@ -375,7 +385,9 @@ class Deliveries:
             if key in self._elsewhere:
                 continue
             left = milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
-            if left > 0:
+            if left <= 0:
+                self._lost[key] = asked_at
+            else:
                 give_up_at = asked_at + self._stale_timeout_seconds(UNKNOWN)
                 self._note(key, partition, UNKNOWN, asked_at + left, give_up_at)
 
@@ -413,7 +425,7 @@ class Deliveries:
             "attempt %d of node %d of execution %s is lost: %s", key.attempt, key.node, key.execution_id, reason
         )
         self._to_forget.setdefault(elsewhere.partition, []).append(key)
-        self._lost.append(key)
+        self._lost[key] = self._clock.monotonic()
         self._nudge()
 
     def _fail_unserved(self) -> None:

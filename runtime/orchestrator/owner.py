@@ -192,7 +192,7 @@ class Owner:
 
     def _take_up_lost(self, effects: Effects) -> None:
         """Dispatch anew what was lost with another replica; that it was lost is in the same commit."""
-        lost = self._deliveries.take_lost()
+        lost = self._deliveries.take_lost(self._executions)
         if not lost:
             return
         in_hand = {(each.execution_id, each.node, each.attempt) for each in self._in_hand}
