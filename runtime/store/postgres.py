@@ -7,14 +7,14 @@ for the other's. A commit is one statement, in which every part selects from the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 
 from ...sql import load_queries
 from ..clock import Clock, uuid7_floor
-from ..core.machine import AttemptRow, error_mark
+from ..core.machine import AttemptRow, Suspicion, error_mark
 from ..core.shares import Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
@@ -42,7 +42,15 @@ from .postgres_connections import Connections, PostgresAddress
 from .postgres_errors import CANNOT_CONNECT, unusable
 from .postgres_migrations import check_migrated, migrate
 from .postgres_writes import ApiWrites
-from .rows import attempt_row, command_record, execution_record, execution_summary, group_loaded, key_record
+from .rows import (
+    attempt_row,
+    command_record,
+    execution_record,
+    execution_summary,
+    group_loaded,
+    key_record,
+    nodes_asked_for,
+)
 
 OWNER_CONNECTIONS = 2
 READS_TOGETHER = 100
@@ -165,6 +173,7 @@ class PostgresStore:
             *_columns([(batch.partition, *_attempt_columns(row)) for batch in batches for row in batch.attempts], 11),
             *_columns([(batch.partition, *_update_columns(row)) for batch in batches for row in batch.executions], 6),
             *_columns([(batch.partition, *row[:2]) for batch in batches for row in batch.commands], 3),
+            *_columns([(batch.partition, *row) for batch in batches for row in _latest_of_each(batch.suspicions)], 5),
         )
         failpoint("store.commit.landed")
         versions = {partition: version for partition, version in rows}
@@ -182,6 +191,12 @@ class PostgresStore:
 
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner, execution_ids, True)
+
+    async def load_nodes(self, wanted: Mapping[str, Collection[str]]) -> Sequence[LoadedExecution]:
+        asked = nodes_asked_for(wanted)
+        pairs = [(execution_id, node_id) for execution_id, node_ids in asked for node_id in node_ids]
+        ids = [execution_id for execution_id, _ in asked]
+        return _assembled(await self._read("load_nodes", ids, *map(list, _columns(pairs, 2))))
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         found = await self._owner.read(self._queries["read_cancels"], list(execution_ids))
@@ -334,20 +349,31 @@ class PostgresStore:
     async def _load(
         self, connections: Connections, execution_ids: Collection[str], with_outputs: bool
     ) -> Sequence[LoadedExecution]:
-        rows = await connections.read(self._queries["load_executions"], list(execution_ids), with_outputs)
-        records, attempts, commands = [], [], []
-        for kind, execution_id, text, number, state, data, error, *numbers, retry_of, resolution in rows:
-            if kind == 0:
-                columns = (execution_id, text, number, state, data, error, *numbers, retry_of, resolution)
-                records.append(_execution_record(columns))
-            elif kind == 1:
-                sequence, *times = numbers
-                row = (execution_id, sequence, text, number, NodeState(state), data, _decoded(error), *times)
-                attempts.append(AttemptRow._make(row))
-            else:
-                created_at, consumed, sequence, _ = numbers
-                commands.append(command_record((number, execution_id, created_at, consumed, sequence)))
-        return group_loaded(records, attempts, commands)
+        return _assembled(await connections.read(self._queries["load_executions"], list(execution_ids), with_outputs))
+
+
+def _assembled(rows: Iterable[Any]) -> Sequence[LoadedExecution]:
+    """The rows of `load_executions` and `load_nodes` as executions with everything of them."""
+    records, attempts, commands, suspicions = [], [], [], []
+    for kind, execution_id, text, number, state, data, error, *numbers, retry_of, resolution in rows:
+        if kind == 0:
+            columns = (execution_id, text, number, state, data, error, *numbers, retry_of, resolution)
+            records.append(_execution_record(columns))
+        elif kind == 1:
+            sequence, *times = numbers
+            row = (execution_id, sequence, text, number, NodeState(state), data, _decoded(error), *times)
+            attempts.append(AttemptRow._make(row))
+        elif kind == 2:
+            created_at, consumed, sequence, _ = numbers
+            commands.append(command_record((number, execution_id, created_at, consumed, sequence)))
+        else:
+            suspicions.append(Suspicion(execution_id, text, number, numbers[0]))
+    return group_loaded(records, attempts, commands, suspicions)
+
+
+def _latest_of_each(suspicions: Sequence[Suspicion]) -> Collection[Suspicion]:
+    """The last one of each attempt: one statement changes no row twice."""
+    return {row[:3]: row for row in suspicions}.values()
 
 
 def _bounds(wanted: ExecutionFilter | DeadLetterFilter, before: str | None, limit: int) -> tuple[str, str, int]:

@@ -53,6 +53,7 @@ from .rows import (
     execution_summary,
     json_array,
     key_record,
+    nodes_asked_for,
 )
 from .sqlite_writer import CreateExecution, Requeue, Run, SqliteWriter, Trigger
 
@@ -211,6 +212,10 @@ class SqliteStore:
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._load(self._owner_reader, execution_ids, True)
 
+    async def load_nodes(self, wanted: Mapping[str, Collection[str]]) -> Sequence[LoadedExecution]:
+        asked = {"wanted": json.dumps(nodes_asked_for(wanted))}
+        return assemble_loaded(await self._fetch(self._reader, "load_nodes", asked))
+
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         found = await self._fetch(self._owner_reader, "read_cancels", {"execution_ids": json_array(execution_ids)})
         return [command_record(row) for row in found]
@@ -325,6 +330,7 @@ class SqliteStore:
             rows = connection.execute(self._queries["delete_ended_executions"], values).fetchall()
             deleted = {"execution_ids": json_array(row[0] for row in rows)}
             connection.execute(self._queries["delete_attempts"], deleted)
+            connection.execute(self._queries["delete_suspicions"], deleted)
             connection.execute(self._queries["delete_commands"], deleted)
             return len(rows)
 

@@ -37,6 +37,7 @@ def export_tables(path: Path) -> Iterator[Batch]:
         "executions": queries["export_executions"],
         "attempts": queries["export_attempts"],
         "commands": queries["export_commands"],
+        "suspicions": queries["export_suspicions"],
         "idempotency_claims": queries["export_claims"],
         "api_keys": queries["export_keys"],
     }

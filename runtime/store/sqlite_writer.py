@@ -295,6 +295,7 @@ class SqliteWriter:
         self._execute_rows(connection, "insert_attempts", batch.attempts)
         failpoint("store.commit.attempts")
         self._execute_rows(connection, "update_executions", batch.executions)
+        self._execute_rows(connection, "insert_suspicions", batch.suspicions)
         if batch.commands:
             consumed = [(command.sequence, command.command_id) for command in batch.commands]
             connection.executemany(self._queries["consume_command"], consumed)

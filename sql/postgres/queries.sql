@@ -204,6 +204,12 @@ WITH held AS (
     FROM fence JOIN unnest($21::integer[], $22::bigint[], $23::bigint[]) AS row (partition, command_id, sequence)
     USING (partition)
     WHERE commands.command_id = row.command_id
+), suspected AS (
+    INSERT INTO suspicions (execution_id, node_id, attempt, lost_deliveries)
+    SELECT execution_id, node_id, attempt, lost_deliveries
+    FROM fence JOIN unnest($24::integer[], $25::text[], $26::text[], $27::bigint[], $28::bigint[])
+    AS row (partition, execution_id, node_id, attempt, lost_deliveries) USING (partition)
+    ON CONFLICT (execution_id, node_id, attempt) DO UPDATE SET lost_deliveries = excluded.lost_deliveries
 )
 SELECT partition, version FROM fence;
 
@@ -249,7 +255,7 @@ GROUP BY wanted.partition;
 
 -- name: load_executions
 -- Everything of some executions in one statement, which is one snapshot. The first column says what a row is:
--- an execution, an attempt, a command. $2 says whether outputs are wanted.
+-- an execution, an attempt, a command, an attempt's lost deliveries. $2 says whether outputs are wanted.
 SELECT 0 AS kind, execution_id, definition_id AS text_1, partition::bigint AS number_1, state, input_text AS bytes_1,
        error, created_at AS number_2, started_at AS number_3, completed_at AS number_4, parked_until AS number_5,
        retry_of, resolution
@@ -260,7 +266,31 @@ SELECT 1, execution_id, node_id, attempt, state, CASE WHEN $2 THEN output END, e
 FROM attempts WHERE execution_id = ANY ($1::text[])
 UNION ALL
 SELECT 2, execution_id, NULL, command_id, NULL, NULL, NULL, created_at, consumed::integer, sequence, NULL, NULL, NULL
-FROM commands WHERE execution_id = ANY ($1::text[]);
+FROM commands WHERE execution_id = ANY ($1::text[])
+UNION ALL
+SELECT 3, execution_id, node_id, attempt, NULL, NULL, NULL, lost_deliveries, NULL, NULL, NULL, NULL, NULL
+FROM suspicions WHERE execution_id = ANY ($1::text[]);
+
+-- name: load_nodes
+-- The same of some nodes alone, without commands: $2 and $3 are executions and nodes, pair by pair. OFFSET 0 keeps
+-- each pair a step of its own in the index: as a join, many pairs would be worth a walk through the whole table.
+SELECT 0 AS kind, execution_id, definition_id AS text_1, partition::bigint AS number_1, state, input_text AS bytes_1,
+       error, created_at AS number_2, started_at AS number_3, completed_at AS number_4, parked_until AS number_5,
+       retry_of, resolution
+FROM executions WHERE execution_id = ANY ($1::text[])
+UNION ALL
+SELECT found.* FROM unnest($2::text[], $3::text[]) AS wanted (execution_id, node_id), LATERAL (
+    SELECT 1, execution_id, node_id, attempt, state, output, error, sequence, started_at, finished_at, retry_at,
+           NULL, NULL
+    FROM attempts WHERE attempts.execution_id = wanted.execution_id AND attempts.node_id = wanted.node_id OFFSET 0
+) AS found
+UNION ALL
+SELECT found.* FROM unnest($2::text[], $3::text[]) AS wanted (execution_id, node_id), LATERAL (
+    SELECT 3, execution_id, node_id, attempt, NULL, NULL::bytea, NULL::bytea, lost_deliveries, NULL::bigint,
+           NULL::bigint, NULL::bigint, NULL, NULL
+    FROM suspicions
+    WHERE suspicions.execution_id = wanted.execution_id AND suspicions.node_id = wanted.node_id OFFSET 0
+) AS found;
 
 -- name: read_cancels
 -- The unconsumed cancels of some executions.
@@ -406,6 +436,8 @@ WITH ended AS (
     RETURNING executions.execution_id
 ), attempts_deleted AS (
     DELETE FROM attempts USING deleted WHERE attempts.execution_id = deleted.execution_id
+), suspicions_deleted AS (
+    DELETE FROM suspicions USING deleted WHERE suspicions.execution_id = deleted.execution_id
 ), commands_deleted AS (
     DELETE FROM commands USING deleted WHERE commands.execution_id = deleted.execution_id
 )

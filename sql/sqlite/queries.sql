@@ -107,7 +107,7 @@ RETURNING version;
 UPDATE partitions SET version = version + 1, owner = '' WHERE "partition" = ? AND version = ?;
 
 -- name: read_partitions
--- Every partition that was ever owned.
+-- Every partition that was ever owned, and by whom: '' when it was released in good order.
 SELECT "partition", version, owner FROM partitions;
 
 -- name: fence
@@ -128,6 +128,11 @@ SET state = changed.state, error = changed.error, completed_at = changed.complet
     parked_until = changed.parked_until
 FROM changed
 WHERE executions.execution_id = changed.execution_id AND executions.state = 'RUNNING';
+
+-- name: insert_suspicions
+-- Lost deliveries of attempts; each replaces what was known of its attempt.
+INSERT INTO suspicions (execution_id, node_id, attempt, lost_deliveries) VALUES :rows
+ON CONFLICT (execution_id, node_id, attempt) DO UPDATE SET lost_deliveries = excluded.lost_deliveries;
 
 -- name: consume_command
 -- A command has been consumed, with its place in the history.
@@ -188,7 +193,24 @@ SELECT 1, execution_id, sequence, node_id, attempt, state, CASE WHEN :with_outpu
 FROM attempts WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
 UNION ALL
 SELECT 2, command_id, execution_id, created_at, consumed, sequence, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
+UNION ALL
+SELECT 3, execution_id, node_id, attempt, lost_deliveries, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM suspicions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+
+-- name: load_nodes
+-- The same of some nodes alone, without commands. `:wanted` is a JSON array of [execution, [node, ...]].
+SELECT 0 AS kind, execution_id, definition_id, "partition", state, input_text, error, created_at, started_at,
+       completed_at, parked_until, retry_of, resolution
+FROM executions WHERE execution_id IN (SELECT json_extract(value, '$[0]') FROM json_each(:wanted))
+UNION ALL
+SELECT 1, execution_id, sequence, node_id, attempt, state, output, error, started_at, finished_at, retry_at, NULL, NULL
+FROM json_each(:wanted) AS execution CROSS JOIN json_each(execution.value, '$[1]') AS node CROSS JOIN attempts
+WHERE execution_id = json_extract(execution.value, '$[0]') AND node_id = node.value
+UNION ALL
+SELECT 3, execution_id, node_id, attempt, lost_deliveries, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM json_each(:wanted) AS execution CROSS JOIN json_each(execution.value, '$[1]') AS node CROSS JOIN suspicions
+WHERE execution_id = json_extract(execution.value, '$[0]') AND node_id = node.value;
 
 -- name: read_cancels
 -- The unconsumed cancels of some executions.
@@ -319,6 +341,10 @@ RETURNING execution_id;
 -- The attempts of deleted executions.
 DELETE FROM attempts WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
 
+-- name: delete_suspicions
+-- What was known of lost deliveries of deleted executions.
+DELETE FROM suspicions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+
 -- name: delete_commands
 -- The commands of deleted executions.
 DELETE FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
@@ -375,6 +401,10 @@ FROM attempts;
 -- name: export_commands
 -- Every command, to be copied elsewhere.
 SELECT command_id, execution_id, created_at, consumed, sequence FROM commands;
+
+-- name: export_suspicions
+-- Every attempt that has lost deliveries, to be copied elsewhere.
+SELECT execution_id, node_id, attempt, lost_deliveries FROM suspicions;
 
 -- name: export_claims
 -- Every idempotency claim, to be copied elsewhere.

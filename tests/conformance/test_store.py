@@ -327,7 +327,7 @@ async def test_a_cancel_of_an_unknown_execution_disturbs_nobody(store: Store) ->
     await create(store, running("e1"))
     await store.add_cancel("unknown", 50)
     assert await store.find_work([0], 100, 10) == Work(["e1"], [], None)
-    assert list(await store.load(["e1", "unknown"])) == [LoadedExecution(await read(store, "e1"), [], [])]
+    assert list(await store.load(["e1", "unknown"])) == [LoadedExecution(await read(store, "e1"), [], [], [])]
 
 
 # --- ownership and the fence ------------------------------------------------------------------------
@@ -793,6 +793,7 @@ async def test_a_closed_store_says_so(opened: Any) -> None:
         commit_one(store, CommitBatch(0, 1, (), (), ())),
         store.find_work([0], 0, 1),
         store.load(["e1"]),
+        store.load_nodes({"e1": ["a"]}),
         store.read_cancels(["e1"]),
         store.read_execution_state("e1"),
         store.read_execution("e1"),

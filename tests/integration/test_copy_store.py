@@ -19,6 +19,7 @@ from postgres_server import PostgresServer
 from workflow_engine.plugins import NodeContext, handler
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.graph import compile_graph
+from workflow_engine.runtime.core.machine import Suspicion
 from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.errors import ExecutionConflict, StoreUnusable
 from workflow_engine.runtime.ports import DeadLetterFilter, ExecutionFilter, IdempotencyClaim, KeyRecord
@@ -87,6 +88,7 @@ async def test_a_thousand_executions_in_flight_complete_on_the_other_side_and_no
     await stop_runtime(before)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO commands (execution_id, created_at) VALUES (?, 5)", (cancelled,))
+        connection.execute("INSERT INTO suspicions VALUES (?, 'gate', 1, 1)", (ids[0],))
     assert gate.passed == {}
 
     given = postgres_server.settings(postgres_server.create_database())
@@ -109,6 +111,8 @@ async def test_a_thousand_executions_in_flight_complete_on_the_other_side_and_no
     assert waiting.execution_id == pending
     await after.engine.cancel(await after.engine.trigger(pending))
     graph = compile_graph(CHAIN, node_defaults(after.settings))
+    [suspected] = await after.store.load(ids[:1])
+    assert list(suspected.suspicions) == [Suspicion(ids[0], "gate", 1, 1)]
     for loaded in await after.store.load(ids):
         assert broken_invariants(loaded, graph) == []
 

@@ -17,7 +17,7 @@ from workflow_engine.runtime.ports import LoadedExecution
 
 def broken_invariants(loaded: LoadedExecution, graph: Graph) -> list[str]:
     """Every invariant that this execution breaks; empty when it is sound."""
-    record, rows, commands = loaded[:3]
+    record, rows, commands, _ = loaded
     broken = []
     effective = [command.sequence for command in commands if command.sequence is not None]
     sequences = sorted([row.sequence for row in rows] + effective)

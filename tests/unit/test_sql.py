@@ -121,6 +121,7 @@ WHOLE_TABLES = {
     "export_executions",
     "export_attempts",
     "export_commands",
+    "export_suspicions",
     "export_claims",
     "export_keys",
 }

@@ -137,6 +137,9 @@ class SimulatedStore:
     async def load(self, execution_ids: Collection[str]) -> Sequence[LoadedExecution]:
         return await self._read(lambda: self._disk.load(list(execution_ids)))
 
+    async def load_nodes(self, wanted: Mapping[str, Collection[str]]) -> Sequence[LoadedExecution]:
+        return await self._read(lambda: self._disk.load_nodes({each: set(names) for each, names in wanted.items()}))
+
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         return await self._read(lambda: self._disk.read_cancels(execution_ids))
 
