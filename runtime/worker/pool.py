@@ -80,6 +80,8 @@ class WorkerPool:
         self._max_output_bytes = max_output_bytes
         self._queue = FairQueue()
         self._held: list[Delivery] = []
+        self._has_taken = False
+        """Whether deliveries of other replicas' owners have ever been run here."""
         self._slots: dict[_Slot, None] = {}
         self._idle: list[_Slot] = []
         self._lingering: dict[asyncio.Task[None], str] = {}
@@ -128,6 +130,8 @@ class WorkerPool:
         """
         unserved = []
         for execution, node in ready:
+            if execution.permitted_until is not None:
+                self._has_taken = True
             if execution.graph.handlers[node] in self._handlers:
                 self._queue.add(Delivery(execution, node, execution.attempts[node]))
             else:
@@ -227,6 +231,8 @@ class WorkerPool:
             if not self._may_start(delivery.execution):
                 self._held.append(delivery)
                 continue
+            if self._has_taken and self._runs(delivery):
+                continue
             if not start(*delivery):
                 continue
             if not await self._run(slot, delivery):
@@ -310,6 +316,11 @@ class WorkerPool:
             self._hand_in_outcome(slot, delivery, None, AttemptError("worker_failed", reason, True))
         if not self._stopping:
             self._add_slot()
+
+    def _runs(self, delivery: Delivery) -> bool:
+        """Whether the attempt runs already: it was queued as this process's own, and taken from another as well."""
+        execution, node, attempt = delivery
+        return (node, attempt) in self.running(execution.execution_id)
 
     def _turn_is_long(self) -> bool:
         """Whether the slots have had this turn of the event loop for long enough, and more is waiting."""
