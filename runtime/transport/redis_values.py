@@ -42,7 +42,7 @@ def outcome_key(outcome: Outcome) -> str:
 
 def outcome_header(outcome: Outcome) -> str:
     """An outcome without its output."""
-    execution_id, node, attempt, _, error, started_at, finished_at, jitter = outcome
+    execution_id, node, attempt, _, error, started_at, finished_at, jitter, _ = outcome
     return _encode([execution_id, node, attempt, started_at, finished_at, jitter, error])
 
 

@@ -77,9 +77,9 @@ def test_settings_that_are_not_allowed(examine: Examine) -> None:
     ]
 
 
-def test_what_this_version_does_not_have(examine: Examine) -> None:
-    [(level, message, _)] = examine({"BACKEND": "distributed"}, 1)["settings"]
-    assert (level, message.partition(":")[0]) == ("error", "BACKEND")
+def test_roles_that_the_backend_has_no_use_for(examine: Examine) -> None:
+    [(level, message, _)] = examine({"RUNTIME_ROLES": "api"}, 1)["settings"]
+    assert (level, message.partition(":")[0]) == ("error", "RUNTIME_ROLES")
 
 
 def test_failpoints(examine: Examine) -> None:

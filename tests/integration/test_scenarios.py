@@ -66,10 +66,10 @@ def dispatched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Runtime], list[set[
         batches: list[set[str]] = []
         dispatch = runtime.pool.dispatch
 
-        def recording(ready: Iterable[Any]) -> None:
+        def recording(ready: Iterable[Any]) -> Any:
             ready = list(ready)
             batches.append({execution.graph.node_ids[node] for execution, node in ready})
-            dispatch(ready)
+            return dispatch(ready)
 
         monkeypatch.setattr(runtime.pool, "dispatch", recording)
         return batches

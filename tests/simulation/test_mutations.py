@@ -11,13 +11,17 @@ from simulator.disk import Disk, SimulatedStore
 from simulator.scenario import run_seed
 
 from workflow_engine.runtime.core import machine
-from workflow_engine.runtime.core.machine import Effects, Execution
+from workflow_engine.runtime.core.deliveries import DeliveryKey
+from workflow_engine.runtime.core.graph import Graph
+from workflow_engine.runtime.core.machine import AttemptRow, Effects, Execution
 from workflow_engine.runtime.core.shares import NOBODY, Look, Plan, plan
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
+from workflow_engine.runtime.orchestrator.deliveries import Deliveries
 from workflow_engine.runtime.orchestrator.leases import Leases
 from workflow_engine.runtime.orchestrator.owner import Owner
 from workflow_engine.runtime.ports import CommitBatch, IdempotencyClaim, NewDefinition, NewExecution, Work
 from workflow_engine.runtime.store.memory import MemoryStore
+from workflow_engine.runtime.transport.shared import SharedTransport
 from workflow_engine.runtime.worker.pool import WorkerPool
 
 MOST_SEEDS = 300
@@ -143,6 +147,50 @@ def never_taken_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("workflow_engine.runtime.orchestrator.leases.plan", timid)
 
 
+def permission_for_everything(patch: pytest.MonkeyPatch) -> None:
+    permit = machine.permit
+
+    def generous(
+        execution_id: str, graph: Graph, inputs: bytes, rows: Iterable[AttemptRow], wanted: Iterable[tuple[int, int]]
+    ) -> tuple[Execution, Sequence[tuple[int, int]]]:
+        known = list(rows)
+        execution, _ = permit(execution_id, graph, inputs, known, ())
+        for node, attempt in wanted:
+            execution.node_states[node], execution.attempts[node] = NodeState.QUEUED, attempt
+        return execution, list(wanted)
+
+    patch.setattr("workflow_engine.runtime.worker.taker.permit", generous)
+
+
+def nothing_is_ever_lost(patch: pytest.MonkeyPatch) -> None:
+    def keep(deliveries: Deliveries, key: DeliveryKey, reason: str) -> None:
+        deliveries._elsewhere[key].exists_until = float("inf")
+
+    patch.setattr(Deliveries, "_lose", keep)
+
+
+def crashes_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    def suspect(execution: Execution, node: int, attempt: int, effects: Effects) -> None:
+        machine.hand_back(execution, node, attempt)
+
+    patch.setattr("workflow_engine.runtime.orchestrator.owner.suspect", suspect)
+    patch.setattr("workflow_engine.runtime.orchestrator.recovery.suspect", suspect)
+
+
+def inbox_not_read_again(patch: pytest.MonkeyPatch) -> None:
+    async def read(transport: SharedTransport) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    patch.setattr(SharedTransport, "_read", read)
+
+
+def no_look_at_a_taking(patch: pytest.MonkeyPatch) -> None:
+    async def took(deliveries: Deliveries, partitions: Collection[int]) -> None:
+        return None
+
+    patch.setattr(Deliveries, "took", took)
+
+
 MUTATIONS: list[Mutate] = [
     claims_not_kept,
     answer_before_commit,
@@ -165,19 +213,41 @@ MUTATIONS_OF_REPLICAS: list[Mutate] = [
     never_taken_over,
 ]
 
-CASES = [(mutate, "embedded") for mutate in MUTATIONS] + [(mutate, "postgres") for mutate in MUTATIONS_OF_REPLICAS]
+# What only matters where replicas talk.
+MUTATIONS_OF_FLEETS: list[Mutate] = [
+    permission_for_everything,
+    nothing_is_ever_lost,
+    crashes_are_forgotten,
+    inbox_not_read_again,
+]
+# What shows where nothing goes wrong: something is run twice.
+MUTATIONS_WITHOUT_FAULTS: list[Mutate] = [
+    no_look_at_a_taking,
+]
+
+CASES = [
+    *((mutate, "embedded", True) for mutate in [*MUTATIONS, crashes_are_forgotten]),
+    *((mutate, "postgres", True) for mutate in MUTATIONS_OF_REPLICAS),
+    *((mutate, "distributed", True) for mutate in MUTATIONS_OF_FLEETS),
+    *((mutate, "distributed", False) for mutate in MUTATIONS_WITHOUT_FAULTS),
+]
 
 
-@pytest.mark.parametrize(("mutate", "topology"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
+@pytest.mark.parametrize(
+    ("mutate", "topology", "with_faults"), CASES, ids=lambda part: getattr(part, "__name__", str(part))
+)
 def test_the_simulation_notices(
-    mutate: Mutate, topology: str, monkeypatch: pytest.MonkeyPatch, record_property: Any
+    mutate: Mutate, topology: str, with_faults: bool, monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:
     mutate(monkeypatch)
 
     for seed in range(MOST_SEEDS):
-        violations = run_seed(seed, topology=topology).violations
-        if violations:
+        world = run_seed(seed, topology=topology, with_faults=with_faults)
+        noticed = list(world.violations)
+        if not with_faults and max(world.starts.values()) > 1:
+            noticed.append("an attempt was started twice although nothing went wrong")
+        if noticed:
             record_property("seeds", seed + 1)
-            print(f"{mutate.__name__}: seed {seed}: {violations[0]}")  # noqa: T201
+            print(f"{mutate.__name__}: seed {seed}: {noticed[0]}")  # noqa: T201
             return
     pytest.fail(f"{MOST_SEEDS} seeds without {mutate.__name__} and no violation")

@@ -46,15 +46,15 @@ def test_what_a_terminal_would_act_on_is_escaped(
 
 def test_a_document_for_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_CONCURENCY", "1")
-    monkeypatch.setenv("BACKEND", "distributed")
+    monkeypatch.setenv("RUNTIME_ROLES", "api")
     assert main(["config", "--json", "--port", "0"]) == 0
     output, errors = capsys.readouterr()
     document = json.loads(output)
     assert {"group": "API", "variable": "API_PORT", "value": 0, "origin": "command line"} in document["settings"]
-    backend, slip = document["warnings"]
-    assert backend.startswith("BACKEND: distributed is not there yet")
+    roles, slip = document["warnings"]
+    assert roles.startswith("RUNTIME_ROLES: api needs other processes for the rest")
     assert slip == "WORKER_CONCURENCY is no setting; did you mean WORKER_CONCURRENCY?"
-    assert errors.splitlines() == [f"warning: {backend}", f"warning: {slip}"]
+    assert errors.splitlines() == [f"warning: {roles}", f"warning: {slip}"]
 
 
 def test_bad_values_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from workflow_engine.config import Settings, SettingsError, load_settings
 from workflow_engine.config.families import FAMILIES, HANDLER_TIMEOUTS
 from workflow_engine.config.settings import GROUPS
+from workflow_engine.runtime.errors import SetupError
 from workflow_engine.runtime.process import Runtime
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -384,17 +385,18 @@ def test_the_timeouts_come_from_their_own_variables_only(monkeypatch: pytest.Mon
     assert settings.handler_timeouts_seconds == HANDLER_TIMEOUTS.defaults
 
 
+@pytest.mark.parametrize("backend", ["embedded", "postgres"])
 @pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ({"backend": "distributed"}, "BACKEND"),
-        ({"runtime_roles": "api"}, "RUNTIME_ROLES"),
-        ({"backend": "postgres", "runtime_roles": "api"}, "RUNTIME_ROLES"),
-    ],
+    ("given", "named"), [({"runtime_roles": "api"}, "RUNTIME_ROLES"), ({"worker_handlers": "input"}, "WORKER_HANDLERS")]
 )
-def test_what_this_version_does_not_have_stops_the_start(given: dict[str, str], named: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{named}: .*is not there yet"):
-        Runtime(load_settings(given))
+def test_what_needs_processes_that_talk_stops_the_start(backend: str, given: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{named}: .*BACKEND={backend} .*or set BACKEND=distributed"):
+        Runtime(load_settings({"backend": backend, **given}))
+
+
+def test_a_handler_to_serve_that_is_not_there_stops_the_start() -> None:
+    with pytest.raises(SetupError, match="^WORKER_HANDLERS: no plugin here has nobody; there are .*input"):
+        Runtime(load_settings({"backend": "distributed", "worker_handlers": "input,nobody"}))
 
 
 @pytest.mark.parametrize("text", ["all", "api,orchestrator,worker", "worker, api, orchestrator"])
