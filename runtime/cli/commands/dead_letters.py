@@ -181,13 +181,14 @@ def _deal_with_many(
 
     if not options.yes:
         confirm(verb, "dead letter", wanted)
-    count, place = 0, {}
+    count = 0
+    body = {**wanted, "limit": AT_ONCE}
     while True:
-        answer = server.post(f"{PATH}/{verb}", {**wanted, "limit": AT_ONCE, **place})
+        answer = server.post(f"{PATH}/{verb}", body)
         count += answer[done]
         if answer["next_cursor"] is None:
             break
-        place = {"cursor": answer["next_cursor"]}
+        body["cursor"] = answer["next_cursor"]
     if options.json:
         print_json({done: count})
     else:
