@@ -22,12 +22,14 @@ from .core.retry import RetryPolicy
 from .definitions import Definitions
 from .engine import Engine
 from .graphs import Graphs
+from .known_handlers import KnownHandlers
 from .orchestrator.leases import Leases
 from .orchestrator.owner import Owner
 from .orchestrator.retention import Retention
 from .ports import Store, Transport
 from .store.sqlite import SqliteStore
 from .transport.local import LocalTransport
+from .worker.announcer import Announcer
 from .worker.egress import SharedSession
 from .worker.pool import WorkerPool
 
@@ -89,6 +91,7 @@ class Runtime:
             graphs=graphs,
             clock=self.clock,
         )
+        self.announcer = Announcer(store=self.store, clock=self.clock, handlers=self.catalogue.records)
         self.engine = Engine(
             store=self.store,
             transport=self.transport,
@@ -96,7 +99,7 @@ class Runtime:
             definitions=Definitions(
                 store=self.store,
                 graphs=graphs,
-                config_checks=self.catalogue.config_checks,
+                handlers=self._known_handlers(),
                 clock=self.clock,
                 max_bytes=settings.max_definition_bytes,
             ),
@@ -111,7 +114,7 @@ class Runtime:
             claim_hours=settings.idempotency_key_hours,
         )
         self._owning: asyncio.Task[None] | None = None
-        self._retaining: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the store, start the worker pool, own the partition. Raises `SetupError` when it cannot."""
@@ -123,7 +126,8 @@ class Runtime:
         if self._owning.done():
             ready.cancel()
             await self._owning
-        self._retaining = asyncio.get_running_loop().create_task(self.retention.run(), name="retention")
+        for agent in (self.retention, self.announcer):
+            self._background.append(asyncio.get_running_loop().create_task(agent.run(), name=type(agent).__name__))
 
     async def failed(self) -> None:
         """Return only when the owner has ended before it was told to; raises what ended it."""
@@ -133,9 +137,10 @@ class Runtime:
     async def stop(self) -> None:
         """Take nothing more, let running attempts finish, commit, close. Never waits for a handler that hangs."""
         self.engine.stop_accepting()
-        if self._retaining is not None:
-            self._retaining.cancel()
-            await asyncio.wait([self._retaining])
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
         await self.pool.stop(self.settings.worker_graceful_shutdown_timeout)
         self.owner.stop()
         if self._owning is not None:
@@ -148,6 +153,15 @@ class Runtime:
     def is_healthy(self) -> bool:
         """Whether the owner is at work."""
         return self._owning is not None and not self._owning.done()
+
+    def _known_handlers(self) -> KnownHandlers:
+        return KnownHandlers(
+            here=self.catalogue.records,
+            config_checks=self.catalogue.config_checks,
+            store=self.store,
+            clock=self.clock,
+            run_elsewhere=self.settings.backend == "distributed",
+        )
 
 
 @asynccontextmanager

@@ -21,7 +21,6 @@ def api_runner(runtime: Runtime) -> ApiRunner:
     app = build_app(
         runtime.engine,
         health=health_sources(runtime),
-        handlers=runtime.catalogue,
         clock=runtime.clock,
         version=__version__,
         options=options,

@@ -29,6 +29,7 @@ from ..ports import (
     ExecutionRecord,
     ExecutionSummary,
     ExecutionUpdate,
+    HandlerRecord,
     IdempotencyClaim,
     KeyRecord,
     LoadedExecution,
@@ -290,6 +291,12 @@ class PostgresStore:
         if "\0" in key_id:  # no row has it: PostgreSQL takes none
             return False
         return bool(await self._api.write(self._queries["revoke_key"], revoked_at, key_id))
+
+    async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
+        await self._api.write(self._queries["save_handlers"], *_columns(records, 5), seen_at)
+
+    async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
+        return [HandlerRecord(*row) for row in await self._read("list_handlers", seen_from)]
 
     async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
         states = sorted(TERMINAL_WORKFLOW_STATES)

@@ -202,7 +202,7 @@ def served() -> set[tuple[str, str]]:
     """(method, path) of everything that the application answers, as aiohttp has it."""
     nothing: Any = None
     sources = HealthSources(store=nothing, accepting=nothing, read_replicas=nothing, heartbeat_timeout_seconds=nothing)
-    app = build_app(nothing, health=sources, handlers={}, clock=nothing, version="1", options=ApiOptions())
+    app = build_app(nothing, health=sources, clock=nothing, version="1", options=ApiOptions())
     return {
         (route.method, resource.canonical)
         for route in app.router.routes()

@@ -238,7 +238,6 @@ def make_api(aiohttp_client: Callable[..., Any]) -> Callable[..., Awaitable[Test
         app = build_app(
             runtime.engine,
             health=health or health_sources(runtime),
-            handlers=runtime.catalogue,
             clock=runtime.clock,
             version="1.2.3",
             options=(made := ApiOptions(**options)),
