@@ -201,6 +201,7 @@ def build_store(settings: Settings, clock: Clock) -> Store:
         clock,
         pool_size=settings.postgres_pool_size,
         timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
+        owner_timeout_seconds=min(POSTGRES_TIMEOUT_SECONDS, settings.orchestrator_stale_result_timeout / 3),
         partitions=settings.partitions,
         skip_migrations=settings.skip_migrations,
     )

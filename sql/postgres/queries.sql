@@ -475,8 +475,8 @@ ON CONFLICT (name) DO UPDATE SET description = excluded.description, config_sche
 SELECT name, description, config_schema, distribution, version FROM handlers WHERE seen_at >= $1 ORDER BY name;
 
 -- name: ping
--- Whether the database answers and takes writes; `in_recovery` is a standby, or a server that comes up.
-SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery;
+-- Whether the database answers; `only_reads` is a standby, a server that comes up, or one that was told not to write.
+SELECT current_setting('server_version') AS version, current_setting('transaction_read_only')::boolean AS only_reads;
 
 -- name: has_data
 -- Whether anything has been stored here.
