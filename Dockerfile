@@ -22,26 +22,27 @@ LABEL org.opencontainers.image.title="workflow-engine" \
 
 # Fixed numbers: volumes are given to them, and Kubernetes sees from a number that it is not root.
 RUN groupadd --gid 10001 workflow-engine \
-    && useradd --uid 10001 --gid 10001 --create-home --home-dir /var/lib/workflow-engine \
-        --shell /usr/sbin/nologin workflow-engine
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/workflow-engine \
+        --shell /usr/sbin/nologin workflow-engine \
+    && install -d -o workflow-engine -g workflow-engine -m 0700 /var/lib/workflow-engine
 
 COPY --from=build /opt/workflow-engine /opt/workflow-engine
 COPY deploy/entrypoint.sh /usr/local/bin/entrypoint.sh
 
 # Everybody outside of the container comes from another address than the loopback one. Whatever its roles, a process
-# answers probes on one port. BACKEND=embedded keeps its file in the folder that a volume belongs on.
+# answers probes on one port.
 ENV PATH=/opt/workflow-engine/bin:$PATH \
     API_HOST=0.0.0.0 \
     API_PORT=8000 \
-    HEALTH_PORT=8000 \
-    SQLITE_PATH=/var/lib/workflow-engine/workflow-engine.db
+    HEALTH_PORT=8000
 
 USER 10001:10001
+# BACKEND=embedded keeps its file here: a volume belongs on this folder.
 WORKDIR /var/lib/workflow-engine
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 CMD ["python", "-IS", "-c", \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=90s --retries=3 CMD ["python", "-IS", "-c", \
     "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
 
 ENTRYPOINT ["/usr/local/bin/entrypoint.sh"]

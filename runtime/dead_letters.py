@@ -40,7 +40,7 @@ class DeadLetter(NamedTuple):
 class DealtWith(NamedTuple):
     """How many dead letters were dealt with, and behind which id to go on; None when there are no more."""
 
-    count: int
+    number: int
     go_on_behind: str | None
 
 

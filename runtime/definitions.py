@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .clock import Clock
-from .core.definition import ConfigCheck, validate_definition
+from .core.definition import validate_definition
 from .core.json_text import canonical
 from .core.problem import Problem
 from .errors import DefinitionNotFound, InvalidDefinition, PayloadTooLarge
 from .graphs import Graphs
+from .known_handlers import KnownHandlers
 from .ports import DefinitionRecord, DefinitionVersion, NewDefinition, Store
 
 MAX_REMEMBERED = 50_000
@@ -65,26 +66,30 @@ class Definitions:
         *,
         store: Store,
         graphs: Graphs,
-        config_checks: Mapping[str, ConfigCheck],
+        handlers: KnownHandlers,
         clock: Clock,
         max_bytes: int,
     ) -> None:
-        """`config_checks` are the node types that exist; `max_bytes` bounds a definition's JSON text."""
+        """`max_bytes` bounds a definition's JSON text."""
+        self.handlers = handlers
         self._store = store
         self._graphs = graphs
-        self._config_checks = config_checks
         self._clock = clock
         self._max_bytes = max_bytes
         self._id_of_digest: Recent[str, str] = Recent()
         self._versions: Recent[tuple[str, int], DefinitionVersion] = Recent()
 
     async def check(self, document: Any) -> Checked:
-        """A decoded `WorkflowDefinition` that may be stored. Raises `InvalidDefinition`, `PayloadTooLarge`."""
+        """A decoded `WorkflowDefinition` that may be stored.
+
+        Raises `InvalidDefinition`, `PayloadTooLarge`, and `StoreUnavailable` where the store has to be asked.
+        """
         digest, body = self._digest(document)
         known = self._id_of_digest.get(digest)
         if known is not None:
             return Checked(known, digest, body, document)
-        problems = await off_loop(len(body), lambda: validate_definition(document, self._config_checks))
+        checks = await self.handlers.checks(document)
+        problems = await off_loop(len(body), lambda: validate_definition(document, checks))
         if problems:
             raise InvalidDefinition(problems)
         return Checked(NewDefinition(self._clock.new_id(), document["name"], digest, body), digest, body, document)

@@ -23,6 +23,7 @@ from .worker.pool import RunIsolated
 
 if TYPE_CHECKING:
     from .store.postgres_connections import PostgresAddress
+    from .transport.redis_connections import RedisAddress
 
 POSTGRES_TIMEOUT_SECONDS = 10.0
 """Of a statement, and of the wait for a connection."""
@@ -66,20 +67,32 @@ def build_store(settings: Settings, clock: Clock) -> Store:
         clock,
         pool_size=settings.postgres_pool_size,
         timeout_seconds=POSTGRES_TIMEOUT_SECONDS,
+        owner_timeout_seconds=min(POSTGRES_TIMEOUT_SECONDS, settings.orchestrator_stale_result_timeout / 3),
         partitions=settings.partitions,
         skip_migrations=settings.skip_migrations,
+    )
+
+
+def redis_address(settings: Settings) -> RedisAddress:
+    """Where Redis is, by the settings."""
+    from .transport.redis_connections import RedisAddress
+
+    password, url = settings.redis_password, settings.redis_url
+    return RedisAddress(
+        settings.redis_host,
+        settings.redis_port,
+        settings.redis_db,
+        None if password is None else password.get_secret_value(),
+        None if url is None else url.get_secret_value(),
     )
 
 
 def build_broker(settings: Settings) -> Broker:
     """The broker that the settings name."""
     from .transport.redis import RedisBroker
-    from .transport.redis_connections import RedisAddress
 
-    secrets = (settings.redis_password, settings.redis_url)
-    password, url = (None if secret is None else secret.get_secret_value() for secret in secrets)
     return RedisBroker(
-        RedisAddress(settings.redis_host, settings.redis_port, settings.redis_db, password, url),
+        redis_address(settings),
         cluster=settings.redis_cluster,
         max_connections=settings.redis_max_connections,
         timeout_seconds=settings.redis_socket_timeout,

@@ -148,6 +148,20 @@ class KeyRecord(NamedTuple):
     revoked_at: int | None
 
 
+class HandlerRecord(NamedTuple):
+    """A handler as a process has it, for those that have not.
+
+    `config_schema` is the JSON Schema of its configuration, as JSON text; None when it takes anything. `distribution`
+    and `version` are those of the package that it came with, if known.
+    """
+
+    name: str
+    description: str
+    config_schema: str | None
+    distribution: str | None
+    version: str | None
+
+
 class CommandRecord(NamedTuple):
     """A stored cancel. `sequence` is its place in the history once it was consumed and had an effect."""
 
@@ -373,6 +387,16 @@ class KeyStore(Protocol):
         """Revoke a key; False when there is no such key, or it was revoked before."""
 
 
+class CatalogueStore(Protocol):
+    """The handlers that processes have."""
+
+    async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
+        """Store handlers of different names, each in place of what was known of it. May be repeated."""
+
+    async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
+        """The handlers that were stored at that moment (epoch milliseconds) or later, by name."""
+
+
 class RetentionStore(Protocol):
     """What makes room. Both verbs may be repeated, by any process at any time."""
 
@@ -386,7 +410,9 @@ class RetentionStore(Protocol):
         """Delete at most `limit` idempotency claims that were made before then; returns how many were deleted."""
 
 
-class Store(DefinitionStore, ExecutionStore, DeadLetterStore, OwnerStore, KeyStore, RetentionStore, Protocol):
+class Store(
+    DefinitionStore, ExecutionStore, DeadLetterStore, OwnerStore, KeyStore, CatalogueStore, RetentionStore, Protocol
+):
     """The truth. Every write is one atomic step. It is durable when its call returns, has not happened
     when it raises `StoreUnavailable`, `PartitionLost` or `IdempotencyConflict`, and after anything else
     that is unknown."""

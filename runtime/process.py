@@ -29,6 +29,7 @@ from .definitions import Definitions
 from .engine import Engine
 from .errors import BrokerUnavailable
 from .graphs import Graphs
+from .known_handlers import KnownHandlers
 from .orchestrator.deliveries import Deliveries
 from .orchestrator.leases import Leases
 from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
@@ -38,6 +39,7 @@ from .ports import Store, Transport
 from .transport.heartbeats import Heartbeats
 from .transport.local import LocalTransport
 from .transport.shared import SharedTransport
+from .worker.announcer import Announcer
 from .worker.egress import SharedSession
 from .worker.pool import RunIsolated, WorkerPool
 from .worker.taker import Taker
@@ -152,6 +154,9 @@ class Runtime:
             self._run("heartbeats", self.heartbeats.run)
         if self.taker is not None:
             self._run("taker", self.taker.run)
+        if self.has_role("worker"):
+            served = [record for record in self.catalogue.records if record.name in self.handlers]
+            self._run("announcer", Announcer(store=self.store, clock=self.clock, handlers=served).run)
         if self.owner is not None:
             await self._start_owner(self.owner)
 
@@ -377,7 +382,7 @@ class Runtime:
             definitions=Definitions(
                 store=self.store,
                 graphs=self.graphs,
-                config_checks=self.catalogue.config_checks,
+                handlers=self._known_handlers(),
                 clock=self.clock,
                 max_bytes=settings.max_definition_bytes,
             ),
@@ -385,6 +390,15 @@ class Runtime:
             live=(lambda execution_id: None) if self.owner is None else self.owner.live,
             running_elsewhere=self._running_elsewhere,
             max_input_bytes=settings.max_input_bytes,
+        )
+
+    def _known_handlers(self) -> KnownHandlers:
+        return KnownHandlers(
+            here=self.catalogue.records,
+            config_checks=self.catalogue.config_checks,
+            store=self.store,
+            clock=self.clock,
+            run_elsewhere=self.settings.backend == "distributed",
         )
 
 

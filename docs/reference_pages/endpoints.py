@@ -29,7 +29,7 @@ def routes() -> Sequence[Route]:
     """Every route that is documented. Nothing is behind them: they are only looked at."""
     nothing: Any = None
     everything = build_routes(
-        nothing, health=nothing, handlers={}, clock=nothing, version=__version__, options=ApiOptions(), keys=nothing
+        nothing, health=nothing, clock=nothing, version=__version__, options=ApiOptions(), keys=nothing
     )
     return [route for route in everything if route.documented]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
-from ...plugins import Handler
 from ..clock import Clock
 from ..engine import Engine
 from . import openapi
@@ -36,16 +35,13 @@ def build_app(
     engine: Engine,
     *,
     health: HealthSources,
-    handlers: Mapping[str, Handler],
     clock: Clock,
     version: str,
     options: ApiOptions,
 ) -> web.Application:
-    """The API over one engine. `handlers` are the node types that exist."""
+    """The API over one engine."""
     keys = Keys(health.store, clock)
-    routes = build_routes(
-        engine, health=health, handlers=handlers, clock=clock, version=version, options=options, keys=keys
-    )
+    routes = build_routes(engine, health=health, clock=clock, version=version, options=options, keys=keys)
     return _serving(routes, keys, clock, options)
 
 
@@ -73,7 +69,6 @@ def build_routes(
     engine: Engine,
     *,
     health: HealthSources,
-    handlers: Mapping[str, Handler],
     clock: Clock,
     version: str,
     options: ApiOptions,
@@ -86,7 +81,7 @@ def build_routes(
         *DeadLetterRoutes(engine).routes(),
         *DefinitionRoutes(engine, options).routes(),
         *StartRoutes(engine, clock, options).routes(),
-        *FunctionRoutes(handlers).routes(),
+        *FunctionRoutes(engine).routes(),
         *KeyRoutes(keys).routes(),
         *ReplicaRoutes(health, clock).routes(),
         *HealthRoutes(health, clock, version).routes(),
@@ -99,6 +94,4 @@ def build_routes(
 def declared_routes() -> Sequence[Route]:
     """Every route as it is declared, without an engine to serve it: for the documentation."""
     nothing: Any = None
-    return build_routes(
-        nothing, health=nothing, handlers={}, clock=nothing, version="", options=ApiOptions(), keys=nothing
-    )
+    return build_routes(nothing, health=nothing, clock=nothing, version="", options=ApiOptions(), keys=nothing)

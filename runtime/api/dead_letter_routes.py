@@ -180,7 +180,7 @@ class DeadLetterRoutes:
         done = await self._engine.dead_letters.requeue_many(
             body.wanted, before=id_of_cursor(body.cursor), limit=body.limit
         )
-        return json_response(200, {"requeued": done.count, "next_cursor": _cursor(done)})
+        return json_response(200, {"requeued": done.number, "next_cursor": _cursor(done)})
 
     async def discard_many(self, call: Call) -> web.Response:
         """Be done with all dead letters that meet a filter."""
@@ -188,7 +188,7 @@ class DeadLetterRoutes:
         done = await self._engine.dead_letters.discard_many(
             body.wanted, before=id_of_cursor(body.cursor), limit=body.limit
         )
-        return json_response(200, {"discarded": done.count, "next_cursor": _cursor(done)})
+        return json_response(200, {"discarded": done.number, "next_cursor": _cursor(done)})
 
 
 def _cursor(done: DealtWith) -> str | None:

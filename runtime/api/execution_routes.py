@@ -143,7 +143,7 @@ def results_response(results: ExecutionResults) -> web.Response:
 
 
 def _status(status: ExecutionStatus) -> dict[str, object]:
-    shown = {
+    shown: dict[str, object] = {
         "id": status.execution_id,
         "state": status.state,
         "started_at": format_moment(status.started_at),
@@ -156,7 +156,7 @@ def _status(status: ExecutionStatus) -> dict[str, object]:
 
 def execution_item(item: ExecutionSummary) -> dict[str, object]:
     """An execution as a list shows it."""
-    shown = {
+    shown: dict[str, object] = {
         "id": item.execution_id,
         "state": item.state,
         "workflow_definition_id": item.definition_id,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Sequence
 
 from aiohttp import web
-from pydantic import BaseModel
-from pydantic.errors import PydanticUserError
 
-from ...plugins import Handler
+from ..engine import Engine
+from ..ports import HandlerRecord
 from . import models
 from .responses import json_response
 from .routing import Answer, Call, Route, Scope
@@ -18,8 +17,8 @@ from .routing import Answer, Call, Route, Scope
 class FunctionRoutes:
     """`GET /v1/functions`."""
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._items = described(handlers)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def routes(self) -> Sequence[Route]:
         """The routes."""
@@ -38,23 +37,17 @@ class FunctionRoutes:
         ]
 
     async def functions(self, _call: Call) -> web.Response:
-        """All node types by name."""
-        return json_response(200, {"items": self._items})
+        """All node types by name, those of other processes too where they run nodes for this one."""
+        records = await self._engine.definitions.handlers.records()
+        return json_response(200, {"items": [function_item(record) for record in records]})
 
 
-def described(handlers: Mapping[str, Handler]) -> list[dict[str, object]]:
-    """The handlers by name, as the API shows them."""
-    return [_item(handlers[name]) for name in sorted(handlers)]
-
-
-def _item(handler: Handler) -> dict[str, object]:
-    schema = None if handler.config_model is None else _schema(handler.config_model)
-    return {"name": handler.name, "description": handler.description, "config_schema": schema}
-
-
-def _schema(model: type[BaseModel]) -> dict[str, Any] | None:
-    """A plugin's model may have fields that JSON Schema has no word for."""
-    try:
-        return model.model_json_schema()
-    except PydanticUserError:
-        return None
+def function_item(record: HandlerRecord) -> dict[str, object]:
+    """A handler as the API shows it."""
+    return {
+        "name": record.name,
+        "description": record.description,
+        "config_schema": None if record.config_schema is None else json.loads(record.config_schema),
+        "distribution": record.distribution,
+        "version": record.version,
+    }

@@ -232,6 +232,8 @@ class FunctionItem(AnswerModel):
     name: str
     description: str
     config_schema: dict[str, Any] | None = Field(description="JSON Schema of its config; null when it takes anything")
+    distribution: str | None = Field(description="the package that it came with, if known")
+    version: str | None = Field(description="of that package")
 
 
 class FunctionList(AnswerModel):

@@ -20,7 +20,6 @@ def api_runner(runtime: Runtime) -> ApiRunner:
         app = build_app(
             runtime.engine,
             health=health,
-            handlers=runtime.catalogue,
             clock=runtime.clock,
             version=__version__,
             options=options,

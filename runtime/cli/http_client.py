@@ -75,6 +75,10 @@ class HttpClient:
         headers = {"Idempotency-Key": self._connection.clock.new_id()} if creates else {}
         return self._ask("POST", path, query=query, body=body, headers=headers)
 
+    def delete(self, path: str) -> None:
+        """Remove what may be asked for twice. Raises `CommandError`."""
+        self._ask("DELETE", path)
+
     def send_once(self, method: str, path: str, body: Any = None) -> Any:
         """Ask for what must not be asked for twice. Raises `CommandError`."""
         return self._ask(method, path, body=body, attempts=1)

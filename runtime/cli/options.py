@@ -87,6 +87,11 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", action="append", choices=STATES, default=[], help="only in this state; may be given several times"
     )
+    add_conditions(parser)
+
+
+def add_conditions(parser: argparse.ArgumentParser) -> None:
+    """Which executions are meant, whatever their states."""
     parser.add_argument("--name", type=text, help="only of the definition with this name")
     parser.add_argument(
         "--created-from", type=text, metavar="TIME", help="only created at this time or later: 2026-01-31T09:00:00Z"
@@ -95,7 +100,7 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def filters(options: argparse.Namespace) -> dict[str, object]:
-    """What was given of the options of `add_filter` but for the states, by the API's names."""
+    """What was given of the options of `add_conditions`, by the API's names."""
     given = {"name": options.name, "created_from": options.created_from, "created_before": options.created_before}
     return {name: value for name, value in given.items() if value is not None}
 

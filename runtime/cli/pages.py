@@ -15,18 +15,26 @@ LARGEST_PAGE_ITEMS = 200
 
 
 def read_pages(
-    server: HttpClient, path: str, options: argparse.Namespace, query: Mapping[str, Any] | None = None
+    server: HttpClient,
+    path: str,
+    options: argparse.Namespace,
+    query: Mapping[str, Any] | None = None,
+    *,
+    key: str = "items",
 ) -> dict[str, Any]:
-    """At most `options.limit` items behind `options.cursor`, and the cursor to go on with, or None."""
+    """One page of at most `options.limit` items behind `options.cursor`, with the cursor to go on with, or None.
+
+    `key`: of the items in the page.
+    """
     items: list[Any] = []
     cursor = options.cursor
     while True:
         limit = min(options.limit - len(items), LARGEST_PAGE_ITEMS)
         page = server.get(path, {**(query or {}), "limit": limit, **({"cursor": cursor} if cursor else {})})
-        items += page["items"]
+        items += page[key]
         cursor = page["next_cursor"]
-        if cursor is None or not page["items"] or len(items) >= options.limit:
-            return {"items": items, "next_cursor": cursor}
+        if cursor is None or not page[key] or len(items) >= options.limit:
+            return {**page, key: items}
 
 
 def show_page(

@@ -105,6 +105,12 @@ def validate_definition(document: object, handlers: Mapping[str, ConfigCheck]) -
     return problems
 
 
+def named_handlers(document: object) -> set[str]:
+    """The handlers that its nodes name, as far as its shape is good."""
+    nodes = _well_formed_nodes(document) if isinstance(document, Mapping) else []
+    return {node.handler for node in nodes if node.handler}
+
+
 def _shape_problems(document: object) -> tuple[list[Problem], int]:
     """The first so many problems, and how many there are."""
     try:

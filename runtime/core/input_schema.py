@@ -63,8 +63,8 @@ def validate_input(schema: Mapping[str, Any], parameters: Mapping[str, Any], bas
     """Every way in which `parameters` do not fit `schema`, with paths below `base`."""
     found = []
     try:
-        for error in islice(_validator(schema).iter_errors(_quiet(parameters)), MAX_SCHEMA_PROBLEMS):
-            found.append(Problem(join_path(base, error.absolute_path), error.message[:MAX_MESSAGE_CHARACTERS]))
+        for path, _, message in SchemaChecker(schema).faults(parameters):
+            found.append(Problem(join_path(base, path), message))
     except _TooDeep:
         deep = f"input_schema refers to itself without end, or goes more than {MAX_SCHEMA_LEVELS} keywords deep"
         found.append(Problem(base, deep))
@@ -210,6 +210,21 @@ class _TooManySteps(Exception):
 
 class _TooDeep(Exception):
     """Keywords are checked within keywords deeper than allowed."""
+
+
+class SchemaChecker:
+    """Checks values against one schema, all of them together in a bounded number of steps."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._validator = _validator(schema)
+
+    def faults(self, value: Any) -> Iterator[tuple[list[str | int], str, str]]:
+        """The first so many faults: (keys and indexes down to it, the schema's keyword, message).
+
+        Raises whatever comes of a schema that `check_input_schema` would refuse, and when there is too much to do.
+        """
+        for error in islice(self._validator.iter_errors(_quiet(value)), MAX_SCHEMA_PROBLEMS):
+            yield list(error.absolute_path), str(error.validator), error.message[:MAX_MESSAGE_CHARACTERS]
 
 
 class _Work:

@@ -17,6 +17,7 @@ from ..ports import (
     ExecutionFilter,
     ExecutionRecord,
     ExecutionSummary,
+    HandlerRecord,
     IdempotencyClaim,
     KeyRecord,
     LoadedExecution,
@@ -51,6 +52,7 @@ class MemoryStore:
         self.replicas: dict[str, float] = {}
         self.claims: dict[str, tuple[IdempotencyClaim, str, str]] = {}
         self.keys: dict[str, KeyRecord] = {}
+        self.handlers: dict[str, tuple[HandlerRecord, int]] = {}
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -366,6 +368,12 @@ class MemoryStore:
             return False
         self.keys[key_id] = record._replace(revoked_at=revoked_at)
         return True
+
+    async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
+        self.handlers |= {record.name: (record, seen_at) for record in records}
+
+    async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
+        return sorted(record for record, seen_at in self.handlers.values() if seen_at >= seen_from)
 
     async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
         ended = [

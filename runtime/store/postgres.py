@@ -29,6 +29,7 @@ from ..ports import (
     ExecutionRecord,
     ExecutionSummary,
     ExecutionUpdate,
+    HandlerRecord,
     IdempotencyClaim,
     KeyRecord,
     LoadedExecution,
@@ -71,13 +72,16 @@ class PostgresStore:
         *,
         pool_size: int,
         timeout_seconds: float,
+        owner_timeout_seconds: float,
         partitions: int = 16,
         skip_migrations: bool = False,
         schema: str = "public",
     ) -> None:
         """`pool_size` connections in all; `timeout_seconds` bounds every statement and the wait for a connection.
 
-        `partitions` is fixed once a database has been used.
+        `owner_timeout_seconds` is the same for the owner's commits and looks: at most a third of the lease, so that
+        one that hangs is given up, and asked for again, while the lease still stands. `partitions` is fixed once a
+        database has been used.
         """
         self._address = address
         self._clock = clock
@@ -85,7 +89,9 @@ class PostgresStore:
         self._skip_migrations = skip_migrations
         self._queries = load_queries("postgres")
         settings = {"search_path": schema, "application_name": "workflow-engine"}
-        self._owner = Connections(address, size=OWNER_CONNECTIONS, timeout_seconds=timeout_seconds, settings=settings)
+        self._owner = Connections(
+            address, size=OWNER_CONNECTIONS, timeout_seconds=owner_timeout_seconds, settings=settings
+        )
         self._api = Connections(
             address,
             size=max(1, pool_size - OWNER_CONNECTIONS),
@@ -291,6 +297,12 @@ class PostgresStore:
             return False
         return bool(await self._api.write(self._queries["revoke_key"], revoked_at, key_id))
 
+    async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
+        await self._api.write(self._queries["save_handlers"], *_columns(records, 5), seen_at)
+
+    async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
+        return [HandlerRecord(*row) for row in await self._read("list_handlers", seen_from)]
+
     async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
         states = sorted(TERMINAL_WORKFLOW_STATES)
         values = (states, uuid7_floor(ended_before), ended_before, limit)
@@ -302,14 +314,15 @@ class PostgresStore:
     async def health(self) -> StoreHealth:
         try:
             [row] = await self._read("ping")
-            if row["in_recovery"]:
-                return StoreHealth(False, "the server only reads: it is a standby, or is recovering")
+            if row["only_reads"]:
+                return StoreHealth(False, "the server only reads: it is a standby, is recovering, or was told so")
         except BackendError as error:
             return StoreHealth(False, str(error))
         return StoreHealth(True, f"PostgreSQL {row['version'].split()[0]}")
 
     async def _prepare(self) -> None:
-        connection = await self._owner.acquire()
+        # A migration may take longer than a commit may.
+        connection = await self._api.acquire()
         try:
             if self._skip_migrations:
                 await check_migrated(connection)
@@ -322,7 +335,7 @@ class PostgresStore:
                     f"the database has {stored} partitions, and PARTITIONS is {self._partitions}: set it to {stored}"
                 )
         finally:
-            await self._owner.release(connection)
+            await self._api.release(connection)
 
     async def _read_executions(self, ids: Sequence[str]) -> Sequence[ExecutionRecord | None]:
         rows = await self._read("read_executions", list(ids))

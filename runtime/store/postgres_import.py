@@ -29,7 +29,9 @@ async def import_tables(
     Returns how many rows of each table were copied, and under `IN_FLIGHT` how many executions had not ended. All
     or nothing: raises `StoreUnusable` when the database cannot be used or holds something.
     """
-    store = PostgresStore(address, clock, pool_size=4, timeout_seconds=60.0, partitions=partitions)
+    store = PostgresStore(
+        address, clock, pool_size=4, timeout_seconds=60.0, owner_timeout_seconds=60.0, partitions=partitions
+    )
     await store.open()
     await store.close()
     connection: Any = await asyncpg.connect(**address.options())

@@ -34,6 +34,7 @@ from ..ports import (
     ExecutionFilter,
     ExecutionRecord,
     ExecutionSummary,
+    HandlerRecord,
     IdempotencyClaim,
     KeyRecord,
     LoadedExecution,
@@ -317,6 +318,13 @@ class SqliteStore:
             Run(lambda connection: connection.execute(query, (revoked_at, key_id)).rowcount)
         )
         return count == 1
+
+    async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
+        writer, rows = self._writer, [(*record, seen_at) for record in records]
+        await writer.write(Run(lambda connection: writer.save_handlers(connection, rows)))
+
+    async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
+        return [HandlerRecord(*row) for row in await self._fetch(self._reader, "list_handlers", (seen_from,))]
 
     async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
         values = {

@@ -287,6 +287,10 @@ class SqliteWriter:
         connection.execute(self._queries["copy_completed"], values)
         return new.execution_id
 
+    def save_handlers(self, connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Store handlers, each in place of what was known of it. For the writing thread."""
+        self._execute_rows(connection, "save_handlers", rows)
+
     def _commit(self, connection: sqlite3.Connection, batch: CommitBatch) -> int | PartitionLost:
         failpoint("store.commit.fence")
         fenced = connection.execute(self._queries["fence"], (batch.partition, batch.version))

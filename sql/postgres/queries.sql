@@ -460,9 +460,23 @@ SELECT key_id, name, digest, scopes, created_at, expires_at, revoked_at FROM api
 -- Revoke a key that is not revoked.
 UPDATE api_keys SET revoked_at = $1 WHERE key_id = $2 AND revoked_at IS NULL RETURNING key_id;
 
+-- name: save_handlers
+-- The handlers that a process has, each in place of what was known of it. By name, so that two processes that start at
+-- the same time never wait for each other.
+INSERT INTO handlers (name, description, config_schema, distribution, version, seen_at)
+SELECT name, description, config_schema, distribution, version, $6
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+AS row (name, description, config_schema, distribution, version) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET description = excluded.description, config_schema = excluded.config_schema,
+    distribution = excluded.distribution, version = excluded.version, seen_at = excluded.seen_at;
+
+-- name: list_handlers
+-- The handlers that some process has had since a moment.
+SELECT name, description, config_schema, distribution, version FROM handlers WHERE seen_at >= $1 ORDER BY name;
+
 -- name: ping
--- Whether the database answers and takes writes; `in_recovery` is a standby, or a server that comes up.
-SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery;
+-- Whether the database answers; `only_reads` is a standby, a server that comes up, or one that was told not to write.
+SELECT current_setting('server_version') AS version, current_setting('transaction_read_only')::boolean AS only_reads;
 
 -- name: has_data
 -- Whether anything has been stored here.

@@ -383,6 +383,16 @@ SELECT key_id, name, digest, scopes, created_at, expires_at, revoked_at FROM api
 -- Revoke a key that is not revoked.
 UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL;
 
+-- name: save_handlers
+-- The handlers that a process has, each in place of what was known of it.
+INSERT INTO handlers (name, description, config_schema, distribution, version, seen_at) VALUES :rows
+ON CONFLICT (name) DO UPDATE SET description = excluded.description, config_schema = excluded.config_schema,
+    distribution = excluded.distribution, version = excluded.version, seen_at = excluded.seen_at;
+
+-- name: list_handlers
+-- The handlers that some process has had since a moment.
+SELECT name, description, config_schema, distribution, version FROM handlers WHERE seen_at >= ? ORDER BY name;
+
 -- name: export_definitions
 -- Every definition, to be copied elsewhere.
 SELECT definition_id, name, version, digest, body, created_at FROM definitions;

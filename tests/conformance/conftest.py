@@ -87,7 +87,13 @@ def stores_of(server: PostgresServer) -> Callable[[], Store]:
     """Each test has a schema of its own in the one server of the run."""
     schema = server.create_schema()
     return lambda: PostgresStore(
-        server.address, SystemClock(), pool_size=6, timeout_seconds=20.0, partitions=PARTITIONS, schema=schema
+        server.address,
+        SystemClock(),
+        pool_size=6,
+        timeout_seconds=20.0,
+        owner_timeout_seconds=20.0,
+        partitions=PARTITIONS,
+        schema=schema,
     )
 
 

@@ -19,6 +19,7 @@ from workflow_engine.runtime.ports import (
     ExecutionFilter,
     ExecutionSummary,
     ExecutionUpdate,
+    HandlerRecord,
     IdempotencyClaim,
     KeyRecord,
     NewDefinition,
@@ -350,3 +351,35 @@ async def test_a_key_is_revoked_once_and_stays_listed(store: Store) -> None:
     assert await store.revoke_key("key\x00", START + 6) is False
     assert await store.list_keys() == [key(1, revoked_at=START + 5)]
     assert await store.find_key("digest 1") == key(1, revoked_at=START + 5)
+
+
+# --- handlers ---------------------------------------------------------------------------------------
+
+
+def record(name: str, **values: Any) -> HandlerRecord:
+    return HandlerRecord(name, "", None, None, None)._replace(**values)
+
+
+async def test_handlers_are_listed_by_name_each_as_it_was_stored_last(opened: Any) -> None:
+    await opened.store.save_handlers([], START)
+    assert await opened.store.list_handlers(0) == []
+    many = [record(f"h{number:03}", description=f"ö {number}", distribution="d", version="1") for number in range(40)]
+    await opened.store.save_handlers(many[::-1], START)
+    newer = record("h007", description='two\nlines "quoted"', config_schema='{"const":"\\u0000"}')
+    await opened.store.save_handlers([newer, record("another")], START + 10)
+    store = await opened.reopen()
+
+    assert await store.list_handlers(START + 11) == []
+    assert await store.list_handlers(START + 10) == [record("another"), newer]
+    assert await store.list_handlers(START) == [record("another"), *many[:7], newer, *many[8:]]
+
+
+async def test_processes_that_start_together_store_their_handlers(store: Store) -> None:
+    names = [f"h{number}" for number in range(30)]
+    await asyncio.gather(
+        *(store.save_handlers([record(each, version=str(n)) for each in names[:: -1 if n % 2 else 1]], START + n)
+          for n in range(8))
+    )  # fmt: skip
+    found = await store.list_handlers(START)
+    assert [each.name for each in found] == sorted(names)
+    assert len({each.version for each in found}) == 1, "all of one process"

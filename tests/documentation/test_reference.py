@@ -188,7 +188,7 @@ def test_no_document_names_a_command_that_does_not_exist() -> None:
     named = [
         (document, word)
         for document, text in prose()
-        for word in re.findall(r"`workflow-engine ([a-z]+)", text)
+        for word in re.findall(r"`workflow-engine ([a-z][a-z-]*)", text)
         if f"workflow-engine {word}" not in known
     ]
 
@@ -202,7 +202,7 @@ def served() -> set[tuple[str, str]]:
     """(method, path) of everything that the application answers, as aiohttp has it."""
     nothing: Any = None
     sources = HealthSources(store=nothing, accepting=nothing, read_replicas=nothing, heartbeat_timeout_seconds=nothing)
-    app = build_app(nothing, health=sources, handlers={}, clock=nothing, version="1", options=ApiOptions())
+    app = build_app(nothing, health=sources, clock=nothing, version="1", options=ApiOptions())
     return {
         (route.method, resource.canonical)
         for route in app.router.routes()

@@ -32,6 +32,7 @@ from workflow_engine.runtime.cli.main import main
 from workflow_engine.runtime.clock import Clock
 from workflow_engine.runtime.core.machine import AttemptRow
 from workflow_engine.runtime.core.state import WorkflowState
+from workflow_engine.runtime.ports import Store
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.egress import create_session
 
@@ -185,9 +186,12 @@ def start_runtime(tmp_path: Path, running_runtimes: list[Runtime]) -> Callable[.
     It has the built-in handlers too. Keywords are settings; running attempts get no time at shutdown.
     """
 
-    async def start(*, handlers: Iterable[Handler] = (), clock: Clock | None = None, **settings: Any) -> Runtime:
+    async def start(
+        *, handlers: Iterable[Handler] = (), clock: Clock | None = None, store: Store | None = None, **settings: Any
+    ) -> Runtime:
         defaults = {"sqlite_path": tmp_path / "engine.db", "worker_graceful_shutdown_timeout": 0}
-        runtime = Runtime(load_settings(defaults | settings), clock=clock, plugins=[HandlersPlugin(handlers)])
+        loaded = load_settings(defaults | settings)
+        runtime = Runtime(loaded, clock=clock, store=store, plugins=[HandlersPlugin(handlers)])
         running_runtimes.append(runtime)
         await runtime.start()
         return runtime
@@ -238,7 +242,6 @@ def make_api(aiohttp_client: Callable[..., Any]) -> Callable[..., Awaitable[Test
         app = build_app(
             runtime.engine,
             health=health or health_sources(runtime),
-            handlers=runtime.catalogue,
             clock=runtime.clock,
             version="1.2.3",
             options=(made := ApiOptions(**options)),

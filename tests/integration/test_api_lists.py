@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -216,6 +217,9 @@ async def test_the_node_types(client: Client) -> None:
     assert {"input", "output", "call_external_service", "llm_service", "gate"} <= {*by_name}
     assert "url" in by_name["call_external_service"]["config_schema"]["properties"]
     assert by_name["gate"]["config_schema"] is None
+    assert (by_name["gate"]["distribution"], by_name["gate"]["version"]) == (None, None), "given as an object"
+    built_in = (by_name["input"]["distribution"], by_name["input"]["version"])
+    assert built_in == ("workflow-orchestration-engine", version("workflow-orchestration-engine"))
 
 
 async def test_a_cursor_that_was_made_up_is_some_place_in_the_list(client: Client) -> None:

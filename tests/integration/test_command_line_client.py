@@ -352,3 +352,17 @@ async def test_partitions_and_workers(command: Command, submit: Any) -> None:
     assert "wait_for_ever" in line
     [worker] = (await command("workers", "--json")).document["items"]
     assert (worker["id"], worker["partitions"]) == (item["owner"], 1)
+
+
+@pytest.mark.parametrize("verb", ["requeue", "discard"])
+async def test_a_lost_answer_deals_with_a_dead_letter_once(
+    command: Command, submit: Any, losing_answers: str, verb: str
+) -> None:
+    execution_id = await submit("refuse")
+    await command("trigger", execution_id, "--wait")
+    done = await command("dead-letters", verb, execution_id, "--url", losing_answers, "--json")
+    assert done.code == 0
+    listed = (await command("list", "--json")).document["items"]
+    assert len(listed) == (2 if verb == "requeue" else 1)
+    if verb == "requeue":
+        assert (listed[0]["id"], listed[0]["retry_of"]) == (done.document["execution_id"], execution_id)

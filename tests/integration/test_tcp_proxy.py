@@ -190,23 +190,34 @@ async def test_connections_of_a_blackhole_can_be_cut(proxy: TcpProxy, echo: Echo
 
 async def test_a_dropped_answer_is_of_a_request_that_was_done(proxy: TcpProxy, echo: Echo, connect: Connect) -> None:
     connections = [await connect(proxy) for _ in range(2)]
-    cut = proxy.drop_answer(lambda data: b"two" in data)
+    trap = proxy.drop_answer(lambda data: b"two" in data)
     assert await ask(connections[0], b"one\n") == b"ONE\n"
     connections[1][1].write(b"two\n")
     await assert_reset(connections[1])
-    assert cut.done.is_set()
+    assert trap.sprung.is_set()
     assert echo.asked == [b"one\n", b"two\n"]
     assert await ask(connections[0], b"two\n") == b"TWO\n"
 
 
 async def test_a_dropped_request_was_not_done(proxy: TcpProxy, echo: Echo, connect: Connect) -> None:
     connections = [await connect(proxy) for _ in range(2)]
-    cut = proxy.drop_request(lambda data: b"two" in data)
+    trap = proxy.drop_request(lambda data: b"two" in data)
     connections[0][1].write(b"two\n")
     await assert_reset(connections[0])
-    assert cut.done.is_set()
+    assert trap.sprung.is_set()
     assert await ask(connections[1], b"two\n") == b"TWO\n"
     assert echo.asked == [b"two\n"]
+
+
+async def test_a_blackhole_can_begin_at_a_request(proxy: TcpProxy, echo: Echo, connect: Connect) -> None:
+    connection = await connect(proxy)
+    trap = proxy.blackhole_at(lambda data: b"two" in data)
+    assert await ask(connection, b"one\n") == b"ONE\n"
+    answer = asyncio.create_task(ask(connection, b"two\n"))
+    await trap.sprung.wait()
+    assert echo.asked == [b"one\n"]
+    proxy.heal()
+    assert await answer == b"TWO\n"
 
 
 async def test_a_server_that_is_away_is_a_reset(connect: Connect, unused_tcp_port: int) -> None:

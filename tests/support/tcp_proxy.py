@@ -19,13 +19,14 @@ READ_BYTES = 64 * 1024
 Wanted = Callable[[bytes], bool]
 
 
-class Cut:
-    """One connection that is to be cut at a request. `done` is set when it has happened."""
+class Trap:
+    """Something that is to happen at a request. `sprung` is set when it has."""
 
-    def __init__(self, wanted: Wanted, *, forwarded: bool) -> None:
+    def __init__(self, wanted: Wanted, spring: Callable[[_Connection, Trap], bool]) -> None:
+        """`spring` says whether the request is passed on."""
         self.wanted = wanted
-        self.forwarded = forwarded
-        self.done = asyncio.Event()
+        self.spring = spring
+        self.sprung = asyncio.Event()
 
 
 class TcpProxy:
@@ -45,7 +46,7 @@ class TcpProxy:
         self._random = Random(seed)
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
-        self._cuts: list[Cut] = []
+        self._traps: list[Trap] = []
         self._passing = asyncio.Event()
         self._passing.set()
         self._refusing = False
@@ -113,20 +114,40 @@ class TcpProxy:
             if each.ignored:
                 each.cut()
 
-    def drop_answer(self, wanted: Wanted) -> Cut:
+    def drop_answer(self, wanted: Wanted) -> Trap:
         """Pass the next request that is `wanted` on, then reset its connection instead of passing the answer back.
 
         The answer is awaited first: what was asked for has been done by then.
         """
-        return self._add_cut(Cut(wanted, forwarded=True))
 
-    def drop_request(self, wanted: Wanted) -> Cut:
+        def spring(connection: _Connection, trap: Trap) -> bool:
+            connection.answer_dropped_by = trap
+            return True
+
+        return self._set(Trap(wanted, spring))
+
+    def drop_request(self, wanted: Wanted) -> Trap:
         """Reset the connection of the next request that is `wanted`, instead of passing it on."""
-        return self._add_cut(Cut(wanted, forwarded=False))
 
-    def _add_cut(self, cut: Cut) -> Cut:
-        self._cuts.append(cut)
-        return cut
+        def spring(_connection: _Connection, trap: Trap) -> bool:
+            trap.sprung.set()
+            return False
+
+        return self._set(Trap(wanted, spring))
+
+    def blackhole_at(self, wanted: Wanted) -> Trap:
+        """`blackhole` at the next request that is `wanted`, which is held too."""
+
+        def spring(_connection: _Connection, trap: Trap) -> bool:
+            self.blackhole()
+            trap.sprung.set()
+            return True
+
+        return self._set(Trap(wanted, spring))
+
+    def _set(self, trap: Trap) -> Trap:
+        self._traps.append(trap)
+        return trap
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted_count += 1
@@ -159,7 +180,7 @@ class _Connection:
         self._client = (reader, writer)
         self._writers = [writer]
         self._random = random
-        self._cut: Cut | None = None
+        self.answer_dropped_by: Trap | None = None
 
     def cut(self) -> None:
         """Reset both sides, and end what passes between them."""
@@ -195,12 +216,12 @@ class _Connection:
         """Pass on what comes from one side. A reset of one is a reset of the other."""
         try:
             while data := await reader.read(READ_BYTES):
-                await self._proxy._passing.wait()
-                if self._proxy.latency_seconds:
-                    await asyncio.sleep(self._random.uniform(0, self._proxy.latency_seconds))
                 if not take(data):
                     self.cut()
                     return
+                await self._proxy._passing.wait()
+                if self._proxy.latency_seconds:
+                    await asyncio.sleep(self._random.uniform(0, self._proxy.latency_seconds))
                 writer.write(data)
                 await writer.drain()
             if writer.can_write_eof():
@@ -210,21 +231,17 @@ class _Connection:
 
     def _take_request(self, data: bytes) -> bool:
         """Whether what a client sends is to be passed on."""
-        for cut in self._proxy._cuts:
-            if cut.wanted(data):
-                self._proxy._cuts.remove(cut)
-                if not cut.forwarded:
-                    cut.done.set()
-                    return False
-                self._cut = cut
-                break
+        for trap in self._proxy._traps:
+            if trap.wanted(data):
+                self._proxy._traps.remove(trap)
+                return trap.spring(self, trap)
         return True
 
-    def _take_answer(self, data: bytes) -> bool:
+    def _take_answer(self, _data: bytes) -> bool:
         """Whether what comes back is to be passed on."""
-        if self._cut is None:
+        if self.answer_dropped_by is None:
             return True
-        self._cut.done.set()
+        self.answer_dropped_by.sprung.set()
         return False
 
 

@@ -67,7 +67,8 @@ def test_the_images_variables_are_settings(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, text)
     settings = load_settings()
     assert settings.keys_required, "an image that listens to everybody asks for keys, unless told otherwise"
-    assert settings.sqlite_path.parent == Path(one("WORKDIR"))
+    assert settings.sqlite_path.parent == Path(), "the database file lies in the working folder"
+    assert one("WORKDIR") in one("RUN"), "and that is the user's own"
     assert str(settings.api_port) == str(settings.health_port) == one("EXPOSE")
     assert f"'127.0.0.1', {settings.api_port}" in health_check()[-1]
 
@@ -164,9 +165,18 @@ def test_other_commands_are_run_as_they_are(run_entrypoint: Callable[..., tuple[
     assert run_entrypoint("keys", "create", "--name", "a b") == (0, ["keys create --name a b"])
 
 
-@pytest.mark.parametrize("script", ["deploy/entrypoint.sh", "deploy/check_image.sh", ".ci/run"])
-def test_the_shell_can_read_the_scripts(script: str) -> None:
-    shell = (ROOT / script).read_text("utf-8").splitlines()[0].rpartition("/")[2].split()[-1]
+SCRIPTS = [ROOT / ".ci/run", *sorted((ROOT / "deploy").rglob("*.sh"))]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.relative_to(ROOT).as_posix())
+def test_the_shell_can_read_the_scripts(script: Path) -> None:
+    first = script.read_text("utf-8").splitlines()[0]
+    shell = "bash" if "bash" in first else "sh"
+    assert os.access(script, os.X_OK) == first.startswith("#!")
     assert shutil.which(shell)
-    done = subprocess.run([shell, "-n", str(ROOT / script)], check=False, capture_output=True, text=True)
+    done = subprocess.run([shell, "-n", str(script)], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_there_are_scripts() -> None:
+    assert {"entrypoint.sh", "image.sh", "compose.sh", "common.sh"} <= {script.name for script in SCRIPTS}

@@ -44,10 +44,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runtime/store": FOUNDATION | {"sql"},
     "runtime/transport": FOUNDATION,
     "runtime/graphs.py": {"runtime/core", "runtime/ports.py"},
+    "runtime/known_handlers.py": PORTS,
     "runtime/orchestrator": FOUNDATION | {"runtime/graphs.py", "observability"},
     "runtime/event_loop.py": frozenset(),
     "runtime/worker": FOUNDATION | {"runtime/event_loop.py", "runtime/graphs.py", "plugins", "observability"},
-    "runtime/definitions.py": FOUNDATION | {"runtime/graphs.py"},
+    "runtime/definitions.py": FOUNDATION | {"runtime/graphs.py", "runtime/known_handlers.py"},
     "runtime/dead_letters.py": FOUNDATION,
     "runtime/engine.py": FOUNDATION | {"runtime/graphs.py", "runtime/definitions.py", "runtime/dead_letters.py"},
     "runtime/api": PORTS

@@ -395,7 +395,7 @@ def test_what_needs_processes_that_talk_stops_the_start(backend: str, given: dic
 
 
 def test_a_handler_to_serve_that_is_not_there_stops_the_start() -> None:
-    with pytest.raises(SetupError, match="^WORKER_HANDLERS: no plugin here has nobody; there are .*input"):
+    with pytest.raises(SetupError, match=r"^WORKER_HANDLERS: no plugin here has nobody; there are .*input"):
         Runtime(load_settings({"backend": "distributed", "worker_handlers": "input,nobody"}))
 
 

@@ -117,6 +117,7 @@ WHOLE_TABLES = {
     "ping",
     "list_keys",
     "read_partitions",
+    "list_handlers",
     "export_definitions",
     "export_executions",
     "export_attempts",

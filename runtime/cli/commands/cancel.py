@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from ..options import add_filter, add_server, filters, text
@@ -33,6 +32,7 @@ def register(commands: Commands) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Ask for the cancellation; a RUNNING execution stops soon after."""
+    from ..confirmation import confirm
     from ..errors import UsageError
     from ..server import server_of
 
@@ -45,7 +45,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.id is not None:
         return _cancel_one(server, options)
     if not options.yes:
-        _confirm(wanted)
+        confirm("cancel", "PENDING and RUNNING execution", wanted)
     return _cancel_many(server, wanted, as_json=options.json)
 
 
@@ -62,21 +62,6 @@ def _cancel_one(server: HttpClient, options: argparse.Namespace) -> int:
     else:
         print(printable(f"{answer['execution_id']} was asked to stop"))
     return 0
-
-
-def _confirm(wanted: dict[str, Any]) -> None:
-    from ..errors import UsageError, report
-
-    conditions = ", ".join(f"{name} {_words(value)}" for name, value in wanted.items()) or "no condition"
-    if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked whether to cancel them all: add --yes")
-    report(f"Cancel every PENDING and RUNNING execution with {conditions}? [y/N]")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("nothing was cancelled")
-
-
-def _words(value: Any) -> str:
-    return " or ".join(value) if isinstance(value, list) else str(value)
 
 
 def _cancel_many(server: HttpClient, wanted: dict[str, Any], *, as_json: bool) -> int:

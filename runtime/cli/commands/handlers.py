@@ -40,10 +40,10 @@ def execute(options: argparse.Namespace) -> int:
 def _installed() -> list[dict[str, object]]:
     from ....config import load_settings
     from ....plugins.discovery import discover
-    from ...api.function_routes import described
+    from ...api.function_routes import function_item
     from ...parts import plugin_settings
 
-    return described(discover(plugin_settings(load_settings())))
+    return [function_item(record) for record in discover(plugin_settings(load_settings())).records]
 
 
 def _summary(description: Any) -> str:

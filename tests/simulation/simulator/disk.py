@@ -27,6 +27,7 @@ from workflow_engine.runtime.ports import (
     ExecutionFilter,
     ExecutionRecord,
     ExecutionSummary,
+    HandlerRecord,
     IdempotencyClaim,
     KeyRecord,
     LoadedExecution,
@@ -183,6 +184,12 @@ class SimulatedStore:
 
     async def revoke_key(self, key_id: str, revoked_at: int) -> bool:
         return await self._write(lambda: self._disk.revoke_key(key_id, revoked_at), "revoke_key")
+
+    async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
+        await self._write(lambda: self._disk.save_handlers(records, seen_at), "save_handlers")
+
+    async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
+        return await self._read(lambda: self._disk.list_handlers(seen_from))
 
     async def delete_ended_executions(self, ended_before: int, limit: int) -> int:
         return await self._write(lambda: self._disk.delete_ended_executions(ended_before, limit), "delete_executions")

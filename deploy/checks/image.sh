@@ -1,43 +1,17 @@
 #!/usr/bin/env bash
 # Builds the Dockerfile and runs the image, without a container daemon: with buildah, on a base of Debian's packages that
 # takes the place of the one which FROM names. Needs root, and on Debian: apt-get install buildah mmdebstrap iproute2 curl
-# Takes about three minutes; BASE_TAR names a file to keep the base in, for the next time. Leaves nothing else behind.
+# Takes a minute or two, and leaves nothing behind but what BASES asks for.
 set -euo pipefail
 
-tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-work=$(mktemp -d)
-base=${BASE_TAR:-$work/base.tar}
-image=workflow-engine
-export BUILDAH_ISOLATION=chroot tree work image
+# shellcheck source=common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-buildah() { command buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
-fail() { printf 'FAILED: %s\n' "$1" >&2; exit 1; }
 clean_up() {
     buildah rm --all >/dev/null 2>&1 || true
     rm -rf -- "$work"
 }
 trap clean_up EXIT
-
-make_base() {
-    local from container
-    from=$(sed -n 's/^FROM \([^ ]*\).*/\1/p' "$tree/Dockerfile" | sort -u)
-    [ "$(wc -l <<<"$from")" = 1 ] || fail "the Dockerfile has more than one base: $from"
-    if [ ! -e "$base" ]; then
-        mmdebstrap --quiet --variant=minbase \
-            --include=python3,python3-venv,python3-pip,python-is-python3,ca-certificates trixie "$base"
-    fi
-    container=$(buildah from scratch)
-    buildah add --quiet "$container" "$base" / >/dev/null
-    buildah config --env PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin "$container"
-    buildah commit --quiet "$container" "localhost/$from" >/dev/null
-    buildah rm "$container" >/dev/null
-}
-
-# This machine's certificates, so that an index behind a proxy of its own is trusted.
-build() {
-    buildah bud --pull-never --format docker --volume /etc/ssl/certs:/etc/ssl/certs:ro \
-        ${PIP_INDEX_URL:+--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"} --tag "$image" "$tree"
-}
 
 # In a network of its own, where the port is free and nothing outside can be reached.
 run_it() {
@@ -60,11 +34,7 @@ run_it() {
     buildah run --env DEMO_MODE=true --env API_KEYS_REQUIRED=false "$container" -- \
         sh -c 'echo $$ >/tmp/pid; exec "$@"' sh "${entry[@]}" >"$work/serve.log" 2>&1 &
     local serving=$!
-    for _ in $(seq 100); do
-        if curl -fsS http://127.0.0.1:8000/livez 2>/dev/null; then break; fi
-        kill -0 "$serving" || fail "it ended: $(cat "$work/serve.log")"
-        sleep 0.2
-    done
+    until_answered http://127.0.0.1:8000/livez "$serving" "$work/serve.log"
     curl -fsS http://127.0.0.1:8000/readyz
 
     local health=()
@@ -88,9 +58,8 @@ run_it() {
     if inside "${health[@]:1}" 2>/dev/null; then fail "its health check takes nobody for well"; fi
 }
 
-make_base
-build
-export -f buildah fail run_it
+build_image
+export -f buildah fail run_it until_answered
 unshare --net bash -euo pipefail -c run_it
 buildah images
 echo "the image is built, runs and stops"

@@ -1,0 +1,87 @@
+"""The handlers that a definition may name: those that are here, and those that other processes have.
+
+A handler that is here is checked by itself. Of one that is only elsewhere the store has the JSON Schema, which is what
+its configurations are held to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .clock import Clock
+from .core.config_schema import SchemaCheck, usable_schema
+from .core.definition import ConfigCheck, named_handlers
+from .ports import CatalogueStore, HandlerRecord
+
+BELIEVED_SECONDS = 5.0
+KNOWN_MILLISECONDS = 30 * 86_400_000
+"""How long a handler is known that no process says to have any more: its workers may be away for a holiday. What
+names it waits for them."""
+
+
+class KnownHandlers:
+    """What is here, and what the store knows of others: read when it is wanted, and believed for a few seconds."""
+
+    def __init__(
+        self,
+        *,
+        here: Sequence[HandlerRecord],
+        config_checks: Mapping[str, ConfigCheck],
+        store: CatalogueStore,
+        clock: Clock,
+        run_elsewhere: bool,
+    ) -> None:
+        """`here` and `config_checks`: the handlers of this process. `run_elsewhere`: whether other processes run nodes
+        of what this one is given; without, what they have is of no use, and not read."""
+        self._here = {record.name: record for record in here}
+        self._config_checks = config_checks
+        self._store = store
+        self._clock = clock
+        self._run_elsewhere = run_elsewhere
+        self._elsewhere: Mapping[str, HandlerRecord] = {}
+        self._read_at = -math.inf
+        self._reading = asyncio.Lock()
+        self._schemas: dict[str, Mapping[str, Any] | None] = {}
+
+    async def checks(self, document: object) -> Mapping[str, ConfigCheck]:
+        """The handlers that this definition may name, each with the check of its configurations.
+
+        What it names and nobody is known to have is looked up once more. Raises `StoreUnavailable`.
+        """
+        if not self._run_elsewhere:
+            return self._config_checks
+        wanted = named_handlers(document).difference(self._config_checks)
+        if not wanted:
+            return self._config_checks
+        asked_at = self._clock.monotonic()
+        elsewhere = await self._read(asked_at - BELIEVED_SECONDS)
+        if not wanted.issubset(elsewhere):
+            elsewhere = await self._read(asked_at)
+        checks = {name: SchemaCheck(self._schema(record)) for name, record in elsewhere.items()}
+        return {**checks, **self._config_checks}
+
+    async def records(self) -> Sequence[HandlerRecord]:
+        """All of them, by name. Raises `StoreUnavailable`."""
+        elsewhere: Mapping[str, HandlerRecord] = {}
+        if self._run_elsewhere:
+            elsewhere = await self._read(self._clock.monotonic() - BELIEVED_SECONDS)
+        return sorted({**elsewhere, **self._here}.values())
+
+    async def _read(self, since: float) -> Mapping[str, HandlerRecord]:
+        """What the store said after `since`, on the monotonic clock. Of many that ask at a time, one reads."""
+        async with self._reading:
+            if self._read_at < since:
+                read_at = self._clock.monotonic()
+                found = await self._store.list_handlers(self._clock.now() - KNOWN_MILLISECONDS)
+                self._elsewhere = {record.name: record for record in found}
+                self._read_at = read_at
+                self._schemas = {}
+            return self._elsewhere
+
+    def _schema(self, record: HandlerRecord) -> Mapping[str, Any] | None:
+        if record.name not in self._schemas:
+            self._schemas[record.name] = usable_schema(record.config_schema)
+        return self._schemas[record.name]
