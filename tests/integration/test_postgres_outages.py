@@ -20,8 +20,9 @@ from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.graph import compile_graph
 from workflow_engine.runtime.core.json_text import decode
 from workflow_engine.runtime.errors import BackendError, StoreOutcomeUnknown
+from workflow_engine.runtime.parts import build_store, node_defaults
 from workflow_engine.runtime.ports import ExecutionFilter
-from workflow_engine.runtime.process import Runtime, build_store, node_defaults
+from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.store.postgres import OWNER_CONNECTIONS, PostgresStore
 from workflow_engine.runtime.store.postgres_connections import PostgresAddress
 
