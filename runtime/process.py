@@ -35,6 +35,7 @@ from .worker.pool import WorkerPool
 
 if TYPE_CHECKING:
     from .store.postgres_connections import PostgresAddress
+    from .transport.redis_connections import RedisAddress
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,20 @@ def postgres_address(settings: Settings) -> PostgresAddress:
         settings.postgres_password.get_secret_value(),
         settings.postgres_database,
         None if settings.postgres_url is None else settings.postgres_url.get_secret_value(),
+    )
+
+
+def redis_address(settings: Settings) -> RedisAddress:
+    """Where Redis is, by the settings."""
+    from .transport.redis_connections import RedisAddress
+
+    password, url = settings.redis_password, settings.redis_url
+    return RedisAddress(
+        settings.redis_host,
+        settings.redis_port,
+        settings.redis_db,
+        None if password is None else password.get_secret_value(),
+        None if url is None else url.get_secret_value(),
     )
 
 

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class RedisAddress(NamedTuple):
-    """Where a Redis is, and how to get in. `url` stands instead of the other parts."""
+    """Where a Redis is, and how to get in. What `url` says stands instead of the other parts."""
 
     host: str
     port: int
@@ -43,9 +43,8 @@ class RedisAddress(NamedTuple):
 
     def options(self) -> dict[str, Any]:
         """As redis-py's connections take it. Raises `ValueError`."""
-        if self.url is not None:
-            return {"host": "localhost", "port": 6379, "db": 0, **parse_url(self.url)}
-        return {"host": self.host, "port": self.port, "db": self.db, "password": self.password}
+        parts = {"host": self.host, "port": self.port, "db": self.db, "password": self.password}
+        return parts if self.url is None else {**parts, **parse_url(self.url)}
 
     def __str__(self) -> str:
         options = self.options()
