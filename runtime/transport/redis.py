@@ -6,7 +6,7 @@
 | `{wf:p}:outcomes` | hash | entry ids of the inbox to the attempts that their outcomes are of |
 | `{wf:p}:tasks:<handler>` | stream | queued deliveries. No group: what is taken is deleted, and noted in `out` |
 | `{wf:p}:out` | hash | attempts to entry id, when and by whom it was taken, handler |
-| `{wf:p}:whole`, `{wf}:whole` | hash | since when what lies beside it is whole; the last entry id of the queues |
+| `{wf:p}:whole`, `{wf}:whole` | hash | since when what lies beside it is whole; the next entry id of the queues |
 | `{wf}:replicas` | hash | replicas to their last heartbeat |
 
 Everything of a partition has one hash tag. All times are Redis' own. Needs Redis 6.2 or Valkey.

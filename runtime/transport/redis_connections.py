@@ -181,10 +181,13 @@ class RedisConnections:
         return servers
 
     async def connect_apart(self) -> AbstractConnection:
-        """A connection to one node that is not of the client; the caller disconnects it. Raises what redis-py raises.
+        """A connection to one node that is not of the client; the caller disconnects it.
 
-        In a cluster another node each time: the one before may be the one that is away.
+        In a cluster another node each time: the one before may be the one that is away. Raises what redis-py raises,
+        and `BrokerUnavailable` when closed.
         """
+        if self._client is None:
+            raise _closed()
         options = {"connection_class": Connection, **self._options}
         nodes = self._client.get_nodes() if isinstance(self._client, RedisCluster) else []
         if nodes:
@@ -207,8 +210,8 @@ class RedisConnections:
 
     async def fail(self, error: Exception) -> BrokerUnavailable:
         """What has gone wrong, in the port's words; it is in the log then. Idle connections are made anew."""
-        if isinstance(error, BrokerUnavailable):
-            return error
+        if self._client is None:
+            return _closed()
         message = self._say(error)
         if not isinstance(error, ResponseError):
             self._is_away = True
@@ -241,7 +244,7 @@ class RedisConnections:
 
     async def _send(self, *parts: Any) -> Any:
         if self._client is None:
-            raise BrokerUnavailable("the broker is closed")
+            raise _closed()
         return await self._client.execute_command(*parts)
 
     async def _ask_servers(self) -> Sequence[Server]:
@@ -272,6 +275,10 @@ class RedisConnections:
 
 ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 """Whatever comes of talking to Redis."""
+
+
+def _closed() -> BrokerUnavailable:
+    return BrokerUnavailable("the broker is closed")
 
 
 def _server(information: Mapping[str, Any]) -> Server:
