@@ -50,7 +50,7 @@ def health_sources(runtime: Runtime) -> HealthSources:
         accepting=lambda: runtime.engine.accepting,
         read_replicas=alone(lambda: describe(runtime, started_at), runtime.clock.now),
         heartbeat_timeout_seconds=runtime.settings.worker_heartbeat_timeout,
-        on_postgres=runtime.settings.backend == "postgres",
+        on_postgres=runtime.settings.backend != "embedded",
         owner_works=runtime.is_healthy,
         set_aside=lambda: len(runtime.owner.set_aside),
         owned=lambda: len(runtime.owner.owned),
