@@ -57,7 +57,7 @@ TITLES = {
     500: "The engine has a fault",
 }
 _HTTP_DETAILS = {
-    404: "no route has this path; /docs shows those there are",
+    404: "no route has this path; those of the API are shown at its /docs",
     405: "the route at this path takes other methods; the Allow header names them",
 }
 

@@ -6,7 +6,7 @@
 | `{wf:p}:outcomes` | hash | entry ids of the inbox to the attempts that their outcomes are of |
 | `{wf:p}:tasks:<handler>` | stream | queued deliveries. No group: what is taken is deleted, and noted in `out` |
 | `{wf:p}:out` | hash | attempts to entry id, when and by whom it was taken, handler |
-| `{wf:p}:whole`, `{wf}:whole` | hash | since when what lies beside it is whole; the last entry id of the queues |
+| `{wf:p}:whole`, `{wf}:whole` | hash | since when what lies beside it is whole; the next entry id of the queues |
 | `{wf}:replicas` | hash | replicas to their last heartbeat |
 
 Everything of a partition has one hash tag. All times are Redis' own. Needs Redis 6.2 or Valkey.
@@ -104,11 +104,11 @@ class RedisBroker:
         except BrokerUnavailable:
             return  # it is in the log; what would be said now is said at the first contact
         self._is_checked = True
-        refusals, warnings = list(_refusals(servers)), list(_warnings(servers))
-        if refusals or (self._strict and warnings):
+        refused, risky = list(refusals(servers)), list(risks(servers))
+        if refused or (self._strict and risky):
             await self._connections.close()
-            raise SetupError((refusals or warnings)[0])
-        for text in warnings:
+            raise SetupError((refused or risky)[0])
+        for text in risky:
             _log.warning("%s", text)
 
     async def close(self) -> None:
@@ -252,7 +252,7 @@ class RedisBroker:
             servers = await self._connections.servers()
         except BrokerUnavailable as error:
             return BrokerHealth(ok=False, detail=str(error))
-        notes = [", ".join(dict.fromkeys(map(str, servers))), *_refusals(servers), *_warnings(servers)]
+        notes = [", ".join(dict.fromkeys(map(str, servers))), *refusals(servers), *risks(servers)]
         return BrokerHealth(ok=True, detail="; ".join(note for note in notes if note) or "answers")
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class RedisBroker:
         servers = await self._connections.servers()
         if not self._is_checked:
             self._is_checked = True
-            for text in (*_refusals(servers), *_warnings(servers)):
+            for text in (*refusals(servers), *risks(servers)):
                 _log.error("%s", text)
 
     async def _forget(self, partition: int, keys: Sequence[str | bytes]) -> None:
@@ -296,13 +296,15 @@ def _pairs(parts: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
     return zip(parts[::2], parts[1::2], strict=True)
 
 
-def _refusals(servers: Sequence[Server]) -> Iterator[str]:
+def refusals(servers: Sequence[Server]) -> Iterator[str]:
+    """Why servers cannot be used."""
     for server in servers:
         if server.version and server.version < OLDEST_VERSION:
             yield f"{server} is too old: Redis 6.2 or newer is needed, or Valkey"
 
 
-def _warnings(servers: Sequence[Server]) -> Iterator[str]:
+def risks(servers: Sequence[Server]) -> Iterator[str]:
+    """What servers may do to what they hold."""
     for policy in dict.fromkeys(server.policy for server in servers):
         if policy not in ("", "noeviction"):
             yield (

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class RedisAddress(NamedTuple):
-    """Where a Redis is, and how to get in. `url` stands instead of the other parts."""
+    """Where a Redis is, and how to get in. What `url` says stands instead of the other parts."""
 
     host: str
     port: int
@@ -43,9 +43,8 @@ class RedisAddress(NamedTuple):
 
     def options(self) -> dict[str, Any]:
         """As redis-py's connections take it. Raises `ValueError`."""
-        if self.url is not None:
-            return {"host": "localhost", "port": 6379, "db": 0, **parse_url(self.url)}
-        return {"host": self.host, "port": self.port, "db": self.db, "password": self.password}
+        parts = {"host": self.host, "port": self.port, "db": self.db, "password": self.password}
+        return parts if self.url is None else {**parts, **parse_url(self.url)}
 
     def __str__(self) -> str:
         options = self.options()
@@ -182,10 +181,13 @@ class RedisConnections:
         return servers
 
     async def connect_apart(self) -> AbstractConnection:
-        """A connection to one node that is not of the client; the caller disconnects it. Raises what redis-py raises.
+        """A connection to one node that is not of the client; the caller disconnects it.
 
-        In a cluster another node each time: the one before may be the one that is away.
+        In a cluster another node each time: the one before may be the one that is away. Raises what redis-py raises,
+        and `BrokerUnavailable` when closed.
         """
+        if self._client is None:
+            raise _closed()
         options = {"connection_class": Connection, **self._options}
         nodes = self._client.get_nodes() if isinstance(self._client, RedisCluster) else []
         if nodes:
@@ -208,8 +210,8 @@ class RedisConnections:
 
     async def fail(self, error: Exception) -> BrokerUnavailable:
         """What has gone wrong, in the port's words; it is in the log then. Idle connections are made anew."""
-        if isinstance(error, BrokerUnavailable):
-            return error
+        if self._client is None:
+            return _closed()
         message = self._say(error)
         if not isinstance(error, ResponseError):
             self._is_away = True
@@ -242,7 +244,7 @@ class RedisConnections:
 
     async def _send(self, *parts: Any) -> Any:
         if self._client is None:
-            raise BrokerUnavailable("the broker is closed")
+            raise _closed()
         return await self._client.execute_command(*parts)
 
     async def _ask_servers(self) -> Sequence[Server]:
@@ -273,6 +275,10 @@ class RedisConnections:
 
 ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 """Whatever comes of talking to Redis."""
+
+
+def _closed() -> BrokerUnavailable:
+    return BrokerUnavailable("the broker is closed")
 
 
 def _server(information: Mapping[str, Any]) -> Server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ....config import Settings, SettingsError, load_settings
-from . import access, database, network, postgres, setup
+from . import access, database, network, postgres, redis, setup
 from .finding import Finding, error
 
 Check = Callable[[Settings], Iterator[Finding]]
@@ -17,6 +17,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("database", database.check_file),
     ("database", database.check_space),
     ("database", postgres.check_server),
+    ("redis", redis.check_server),
     ("schema", database.check_schema),
     ("clock", database.check_clock),
     ("port", network.check_port),

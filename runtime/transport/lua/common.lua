@@ -1,5 +1,5 @@
 -- In front of every script. KEYS[1] is a hash that remembers since when nothing that lies beside it can have been
--- wiped, and the last entry id of a partition's queues.
+-- wiped, and the next entry id of a partition's queues.
 
 local clock = redis.call('TIME')
 -- Epoch milliseconds, as text: Lua would write a number of this size with an exponent.
@@ -25,17 +25,20 @@ local function call_with_many(command, key, arguments)
   end
 end
 
--- Reserves the ids of `count` entries, later than all ids before in any queue of the partition: milliseconds and the
--- first number within them.
+-- Reserves the ids of `count` entries, later than all before in any queue of the partition: milliseconds and the first
+-- number within them.
 local function reserve_ids(count)
-  local last = redis.call('HMGET', KEYS[1], 'last_milliseconds', 'last_number')
-  local milliseconds, number = tonumber(last[1] or ''), tonumber(last[2] or '')
-  if not milliseconds or not number or milliseconds < tonumber(now) then
-    milliseconds, number = tonumber(now), -1
+  local next_id = redis.call('HMGET', KEYS[1], 'milliseconds', 'number')
+  local milliseconds, number = tonumber(next_id[1] or ''), tonumber(next_id[2] or '')
+  if not milliseconds or not number then
+    -- Perhaps wiped within this very millisecond: its microseconds keep the ids apart from those before.
+    milliseconds, number = tonumber(now), tonumber(clock[2]) % 1000 * 1000000
+  elseif milliseconds < tonumber(now) then
+    milliseconds, number = tonumber(now), 0
   end
   redis.call('HSET', KEYS[1],
-    'last_milliseconds', string.format('%.0f', milliseconds), 'last_number', string.format('%.0f', number + count))
-  return string.format('%.0f', milliseconds), number + 1
+    'milliseconds', string.format('%.0f', milliseconds), 'number', string.format('%.0f', number + count))
+  return string.format('%.0f', milliseconds), number
 end
 
 -- What `out` knows of an attempt, or nothing: entry id, when it was taken (empty while it is queued), by whom, handler.
