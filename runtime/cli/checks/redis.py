@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ....config import Settings
 from ...errors import BrokerUnavailable, SetupError
-from ...process import redis_address
+from ...parts import redis_address
 from .finding import Finding, error, ok, warning
 
 if TYPE_CHECKING:
