@@ -60,6 +60,7 @@ run_it() {
 
 build_image
 export -f buildah fail run_it until_answered
-unshare --net bash -euo pipefail -c run_it
+# When its first process ends, whatever it has started does.
+unshare --net --mount --pid --fork --kill-child --mount-proc bash -euo pipefail -c run_it
 buildah images
 echo "the image is built, runs and stops"
