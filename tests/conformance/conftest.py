@@ -27,6 +27,7 @@ from workflow_engine.runtime.store.sqlite import SqliteStore
 from workflow_engine.runtime.transport.local import LocalTransport
 from workflow_engine.runtime.transport.memory import MemoryBroker
 from workflow_engine.runtime.transport.redis import RedisBroker
+from workflow_engine.runtime.transport.shared import SharedTransport
 
 PARTITIONS = 8
 
@@ -126,6 +127,13 @@ def redis_brokers(fixture: str, request: pytest.FixtureRequest) -> BrokerUnderTe
     return BrokerUnderTest(make, wipe)
 
 
+def shared_transport() -> Transport:
+    """That of a replica that owns every partition: what concerns it needs no broker."""
+    transport = SharedTransport(MemoryBroker(lambda: 1_700_000_000_000), lambda _execution_id: 0)
+    transport.serve({0})
+    return transport
+
+
 def locally_followed(transport: Transport) -> int:
     assert isinstance(transport, LocalTransport)
     return len(transport._followers)
@@ -149,7 +157,10 @@ STORES = (
         has_leases=True,
     ),
 )
-TRANSPORTS = (TransportKind("local", LocalTransport, locally_followed),)
+TRANSPORTS = (
+    TransportKind("local", LocalTransport, locally_followed),
+    TransportKind("shared", shared_transport, locally_followed),
+)
 BROKERS = (
     BrokerKind("memory", memory_brokers),
     BrokerKind("valkey", partial(redis_brokers, "redis_server")),

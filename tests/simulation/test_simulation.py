@@ -28,12 +28,29 @@ FAULTS = (
     "pause",
     "taking_fenced",
 )
+FAULTS_OF_FLEETS = (
+    "broker_unavailable",
+    "broker_outcome_unknown",
+    "broker_slow",
+    "broker_stopped",
+    "broker_wiped",
+    "broker_cut",
+    "news_lost",
+    "spilled",
+    "taken",
+    "given_back",
+    "isolated",
+    "poisoned",
+)
+# A fleet's world takes several times as long as one of a single process.
+SHARE_OF_SEEDS = {"embedded": 1.0, "postgres": 0.5, "distributed": 0.25}
 
 
 @pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
 def test_every_seed_keeps_every_invariant(simulation_seeds: int, topology: str) -> None:
     happened: Counter[str] = Counter()
-    for seed in range(simulation_seeds):
+    seeds = max(1, int(simulation_seeds * SHARE_OF_SEEDS[topology]))
+    for seed in range(seeds):
         world = run_seed(seed, topology=topology)
         assert not world.violations, describe(world, world.violations[0])
         happened += world.happened
@@ -51,6 +68,17 @@ def test_without_faults_everything_that_can_complete_does(simulation_seeds: int,
         world = run_seed(seed, topology=topology, with_faults=False)
         assert not world.violations, describe(world, world.violations[0])
         assert max(world.starts.values()) == 1, "an attempt was started twice although nothing went wrong"
+
+
+@pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
+def test_a_task_that_kills_its_process_is_found_out(simulation_seeds: int, topology: str) -> None:
+    """Without any other fault it costs two processes, and its execution fails."""
+    poisoned = 0
+    for seed in range(min(40, simulation_seeds)):
+        world = run_seed(seed, topology=topology, with_faults=False, with_crashes=True)
+        assert not world.violations, describe(world, world.violations[0])
+        poisoned += world.happened["poisoned"]
+    assert poisoned > 0 or simulation_seeds < 40
 
 
 @pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])

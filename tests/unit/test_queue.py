@@ -46,3 +46,34 @@ def test_nothing_is_left_of_what_was_taken() -> None:
     assert not queue
     with pytest.raises(IndexError):
         queue.take()
+
+
+def test_what_would_have_been_last_is_withdrawn_first_and_the_rest_keeps_its_order() -> None:
+    wide, small = Execution("wide", GRAPH, b"{}"), Execution("small", GRAPH, b"{}")
+    queue = FairQueue()
+    for node in range(5):
+        queue.add(Delivery(wide, node, 1))
+    queue.add(Delivery(small, 0, 1))
+
+    withdrawn = queue.withdraw(lambda delivery: delivery.node % 2 == 0, limit=3)
+
+    assert [(delivery.execution.execution_id, delivery.node) for delivery in withdrawn] == [
+        ("small", 0),
+        ("wide", 4),
+        ("wide", 2),
+    ]
+    left = [queue.take() for _ in range(len(queue))]
+    assert [(delivery.execution.execution_id, delivery.node) for delivery in left] == [
+        ("wide", 0),
+        ("wide", 1),
+        ("wide", 3),
+    ]
+    assert len(queue) == 0
+
+
+def test_nothing_is_withdrawn_that_is_not_wanted() -> None:
+    queue = FairQueue()
+    queue.add(Delivery(Execution("one", GRAPH, b"{}"), 0, 1))
+
+    assert queue.withdraw(lambda _delivery: False, limit=10) == []
+    assert len(queue) == 1
