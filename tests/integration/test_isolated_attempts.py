@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -69,14 +70,39 @@ async def here(catalogue: Catalogue) -> AsyncIterator[Callable[[Delivery], Await
 
 
 @pytest.fixture
-def apart(settings: ChildSettings) -> Callable[[Delivery], Awaitable[Result]]:
-    """`await apart(delivery)`: run it in a process of its own."""
+def no_child_is_left(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """`no_child_is_left()`: every process that this one has started has ended and was waited for."""
+    started: list[int] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        """A process whose id is noted."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+
+    def check() -> None:
+        for process_id in started:
+            with pytest.raises(ChildProcessError):
+                os.waitpid(process_id, os.WNOHANG)
+
+    return check
+
+
+@pytest.fixture
+def apart(
+    settings: ChildSettings, no_child_is_left: Callable[[], None]
+) -> Iterator[Callable[[Delivery], Awaitable[Result]]]:
+    """`await apart(delivery)`: run it in a process of its own, of which nothing is left then."""
 
     async def run(delivery: Delivery) -> Result:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await run_isolated(delivery, MAX_OUTPUT_BYTES, settings)
 
-    return run
+    yield run
+    no_child_is_left()
 
 
 def an_attempt(handler: str, config: Any = None, parameters: Any = None, **outputs: Any) -> Delivery:
@@ -129,12 +155,6 @@ async def witness() -> AsyncIterator[Witness]:
         yield Witness(server.sockets[0].getsockname()[1], arrivals)
         for writer in writers:
             writer.close()
-
-
-def assert_no_child_is_left() -> None:
-    """Every process that this one has started has ended and was waited for."""
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
 
 
 def error_of(result: Result) -> AttemptError:
@@ -199,7 +219,6 @@ async def outcome_here(here: Callable[[Delivery], Awaitable[Result]], delivery: 
 async def test_the_outcome_is_the_same_as_here(here: Any, apart: Any, case: str) -> None:
     expected = await outcome_here(here, SAME[case])
     assert await apart(SAME[case]) == expected
-    assert_no_child_is_left()
 
 
 async def test_what_is_raised_arrives_with_all_it_says(apart: Any) -> None:
@@ -219,12 +238,10 @@ async def test_inputs_of_four_mebibytes(apart: Any) -> None:
 async def test_ten_at_the_same_time(apart: Any) -> None:
     results = await asyncio.gather(*(apart(an_attempt("give", {"value": number})) for number in range(10)))
     assert results == [(str(number).encode(), None) for number in range(10)]
-    assert_no_child_is_left()
 
 
 async def test_what_a_handler_leaves_behind_does_not_keep_its_outcome(apart: Any) -> None:
     assert await apart(an_attempt("leave_things")) == (b"2", None)
-    assert_no_child_is_left()
 
 
 async def test_plugins_get_the_settings_as_they_are_here(apart: Any, settings: ChildSettings) -> None:
@@ -295,7 +312,6 @@ DEATHS = {
 async def test_a_process_that_ends_without_an_outcome_has_crashed(apart: Any, how: str) -> None:
     error = error_of(await apart(an_attempt("die", {"how": how, "return": how == "close the descriptor"})))
     assert error == AttemptError("worker_crashed", f"the process that ran it {DEATHS[how]}", False)
-    assert_no_child_is_left()
 
 
 async def test_what_a_dying_process_says_is_in_the_log(apart: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -344,7 +360,6 @@ async def test_a_process_that_does_not_get_as_far_as_the_attempt_may_be_tried_ag
     error = error_of(await apart(an_attempt("tell")))
     reason = f"the process that was to run it {how} before it began; see the log"
     assert error == AttemptError("worker_failed", reason, True)
-    assert_no_child_is_left()
 
 
 async def test_a_plugin_that_cannot_be_loaded_there_is_in_the_log(
@@ -379,7 +394,6 @@ async def test_a_cancelled_attempt_is_killed(apart: Any, witness: Witness, how: 
     with pytest.raises(asyncio.CancelledError):
         await task
     await until_gone(connection)
-    assert_no_child_is_left()
 
 
 async def test_an_attempt_that_is_cancelled_again_while_it_is_killed_leaves_nothing(
@@ -395,7 +409,6 @@ async def test_an_attempt_that_is_cancelled_again_while_it_is_killed_leaves_noth
     await until_gone(connection)
     while len(asyncio.all_tasks()) > 1:
         await asyncio.sleep(0)
-    assert_no_child_is_left()
 
 
 async def test_an_attempt_that_is_cancelled_while_its_process_starts_leaves_nothing(apart: Any) -> None:
@@ -406,7 +419,6 @@ async def test_an_attempt_that_is_cancelled_while_its_process_starts_leaves_noth
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert_no_child_is_left()
 
 
 async def test_a_signal_to_the_whole_service_is_the_engines_affair(apart: Any, witness: Witness) -> None:
@@ -431,7 +443,6 @@ async def test_processes_that_a_handler_makes_end_with_it(
     else:
         assert await task == (b"[true,true]", None)
     await until_gone(connection)
-    assert_no_child_is_left()
 
 
 async def test_programs_that_a_handler_starts_end_with_it(apart: Any, witness: Witness) -> None:
