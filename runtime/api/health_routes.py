@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from aiohttp import web
 
+from ..broker import BrokerHealth
 from ..clock import Clock
 from ..errors import BackendError
 from . import models
@@ -18,6 +20,8 @@ from .sights import PartitionsSeen, see_partitions, see_replicas
 Level = Literal["healthy", "degraded", "unhealthy"]
 LEVELS: Sequence[Level] = ("healthy", "degraded", "unhealthy")
 """From well to ill: the whole is as its worst part is."""
+ANSWER_SECONDS = 2.0
+"""What does not answer for that long is reported so; whoever asks wants to know now."""
 
 
 class _Part(NamedTuple):
@@ -137,7 +141,11 @@ class HealthRoutes:
     async def _redis(self) -> _Part:
         if self._sources.broker_health is None:
             return NOT_USED
-        broker = await self._sources.broker_health()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                broker = await self._sources.broker_health()
+        except TimeoutError:
+            broker = BrokerHealth(ok=False, detail=f"no answer for {ANSWER_SECONDS:g} s")
         return _part("healthy", broker.detail) if broker.ok else _Part("degraded", f"unhealthy ({broker.detail})")
 
     def _orchestrator(self, seen: PartitionsSeen | None) -> _Part:
@@ -159,13 +167,17 @@ class HealthRoutes:
 
     async def _workers(self, *, executions_wait: bool) -> _Part:
         try:
-            replicas = await self._sources.read_replicas()
-        except BackendError as error:
-            return _part("degraded", f"no heartbeat can be read: {error}")
+            async with asyncio.timeout(ANSWER_SECONDS):
+                replicas = await self._sources.read_replicas()
+        except (BackendError, TimeoutError) as error:
+            return _part("degraded", f"no heartbeat can be read: {error or 'no answer'}")
         seen = see_replicas(replicas, self._sources.heartbeat_timeout_seconds)
         alive = [each.heartbeat for each in seen if each.is_alive and "worker" in each.heartbeat.roles]
         slots, free = sum(each.slots for each in alive), sum(each.free_slots for each in alive)
         counts = f"{len(alive)} alive, {slots} slots, {free} free"
         if not alive and executions_wait:
             return _part("degraded", f"{counts}; executions wait")
+        if unserved := self._sources.unserved():
+            waiting = ", ".join(f"{count} for {handler}" for handler, count in sorted(unserved.items()))
+            return _part("degraded", f"{counts}; nodes wait for handlers that no live process has: {waiting}")
         return _part("healthy", counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from ..broker import BrokerHealth
@@ -39,7 +39,7 @@ class HealthSources:
 
     Of the role orchestrator: `owner_works`, whether the owner of the executions is at work, None without the role;
     `set_aside`, how many executions it cannot go on with; `owned`, how many partitions are this process's; `live`, an
-    execution that it has in memory.
+    execution that it has in memory; `unserved`, by handler that no live process has, how many of its nodes wait.
     """
 
     store: Store
@@ -52,3 +52,4 @@ class HealthSources:
     set_aside: Callable[[], int] = lambda: 0
     owned: Callable[[], int] = lambda: 0
     live: Callable[[str], Execution | None] = lambda _execution_id: None
+    unserved: Callable[[], Mapping[str, int]] = dict

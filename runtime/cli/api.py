@@ -57,4 +57,5 @@ def health_sources(runtime: Runtime) -> HealthSources:
         set_aside=lambda: 0 if owner is None else len(owner.set_aside),
         owned=lambda: 0 if owner is None else len(owner.owned),
         live=lambda execution_id: None if owner is None else owner.live(execution_id),
+        unserved=lambda: runtime.deliveries.unserved,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -215,6 +216,23 @@ async def test_health_when_the_store_fails_between_two_questions(
     monkeypatch.setattr(shared, "oldest_ready", fail)
     status, body = await ask("/v1/health", store=shared)
     assert (status, body["services"]["orchestrator"]) == (200, "healthy (1 of 4 partitions)")
+
+
+async def test_health_names_handlers_that_nobody_has(ask: Make) -> None:
+    status, body = await ask("/v1/health", unserved=lambda: {"mail": 3, "fax": 1})
+    assert (status, body["status"]) == (200, "degraded")
+    assert body["services"]["workers"].endswith("handlers that no live process has: 1 for fax, 3 for mail)")
+
+
+async def test_health_does_not_wait_for_who_does_not_answer(ask: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang() -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("workflow_engine.runtime.api.health_routes.ANSWER_SECONDS", 0.01)
+    status, body = await ask("/v1/health", broker_health=hang, read_replicas=hang)
+    assert (status, body["status"]) == (200, "degraded")
+    assert body["services"]["redis"] == "unhealthy (no answer for 0.01 s)"
+    assert body["services"]["workers"] == "degraded (no heartbeat can be read: no answer)"
 
 
 async def test_a_process_without_the_role_orchestrator(ask: Make) -> None:
