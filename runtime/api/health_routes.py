@@ -170,7 +170,7 @@ class HealthRoutes:
             async with asyncio.timeout(ANSWER_SECONDS):
                 replicas = await self._sources.read_replicas()
         except (BackendError, TimeoutError) as error:
-            return _part("degraded", f"no heartbeat can be read: {error or 'no answer'}")
+            return _part("degraded", f"no heartbeat can be read: {str(error) or 'no answer'}")
         seen = see_replicas(replicas, self._sources.heartbeat_timeout_seconds)
         alive = [each.heartbeat for each in seen if each.is_alive and "worker" in each.heartbeat.roles]
         slots, free = sum(each.slots for each in alive), sum(each.free_slots for each in alive)
