@@ -347,7 +347,7 @@ class Runtime:
             clock=self.clock,
             announce=self._announce,
             sweep_seconds=min(sweep_seconds, settings.orchestrator_recovery_timeout),
-            recover_at_once=2 * settings.worker_concurrency,
+            recover_at_once=settings.worker_concurrency,
         )
         self.deliveries.find_execution = owner.live
         return owner

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ..clock import Clock
-from ..core.machine import Effects, Execution, is_current, suspect
+from ..core.machine import Effects, Execution, is_current, is_isolated, suspect
 
 TRIAL_SECONDS = 5.0
 """An attempt that has run for that long without a crash makes room for the next one."""
@@ -43,7 +43,9 @@ class Recovery:
             execution, node, attempt = each
             suspect(execution, node, attempt, effects)
             effects.dispatch.append((execution, node))
-            self._tried[each] = now + TRIAL_SECONDS
+            # What runs in a process of its own can take nobody along: it needs no trial, and keeps nobody waiting.
+            if not is_isolated(*each):
+                self._tried[each] = now + TRIAL_SECONDS
 
     def next_due(self) -> float:
         """When the next one is released at the latest, on the monotonic clock."""

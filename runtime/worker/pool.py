@@ -34,6 +34,8 @@ RunIsolated = Callable[[Delivery, int], Awaitable[tuple[bytes | None, AttemptErr
 ATTEMPTS_BETWEEN_YIELDS = 32
 LONGEST_TURN_SECONDS = 0.005
 LINGERING_SECONDS = 5.0
+ISOLATED_AT_ONCE = 4
+"""Each is a process, of some 50 MB."""
 LAST_WORDS_SECONDS = 0.5
 
 
@@ -79,6 +81,8 @@ class WorkerPool:
         self._http = http
         self._max_output_bytes = max_output_bytes
         self._queue = FairQueue()
+        self._suspects = FairQueue()
+        self._isolated_count = 0
         self._held: list[Delivery] = []
         self._has_taken = False
         """Whether deliveries of other replicas' owners have ever been run here."""
@@ -102,7 +106,7 @@ class WorkerPool:
     @property
     def queued_count(self) -> int:
         """How many deliveries wait for a slot."""
-        return len(self._queue)
+        return len(self._queue) + len(self._suspects)
 
     @property
     def attempts_in_hand(self) -> list[tuple[str, int, int]]:
@@ -133,10 +137,11 @@ class WorkerPool:
             if execution.permitted_until is not None:
                 self._has_taken = True
             if execution.graph.handlers[node] in self._handlers:
-                self._queue.add(Delivery(execution, node, execution.attempts[node]))
+                delivery = Delivery(execution, node, execution.attempts[node])
+                (self._suspects if is_isolated(*delivery) else self._queue).add(delivery)
             else:
                 unserved.append((execution, node))
-        for _ in range(min(len(self._queue), len(self._idle))):
+        for _ in range(min(self.queued_count, len(self._idle))):
             self._wake(self._idle.pop())
         return unserved
 
@@ -220,12 +225,12 @@ class WorkerPool:
         while not slot.given_up:
             if self._stopping:
                 break
-            if not self._queue:
+            delivery = self._take()
+            if delivery is None:
                 slot.idle = asyncio.get_running_loop().create_future()
                 self._idle.append(slot)
                 await slot.idle
                 continue
-            delivery = self._queue.take()
             # Checked without an await before the handler starts: a process that was paused, or cut off from the
             # store, starts nothing that is another's by now.
             if not self._may_start(delivery.execution):
@@ -258,7 +263,7 @@ class WorkerPool:
         try:
             handler = self._handlers[execution.graph.handlers[node]]
             if is_isolated(*delivery):
-                output, error = await self._run_isolated(delivery, self._max_output_bytes)
+                output, error = await self._run_apart(delivery)
             else:
                 output, error = await run_attempt(delivery, handler, self._http, self._max_output_bytes)
         except asyncio.CancelledError as cancelled:
@@ -276,6 +281,21 @@ class WorkerPool:
         slot.delivery = None
         self._hand_in_outcome(slot, delivery, output, error)
         return usable and _left_no_traces(slot.task, context_before)
+
+    def _take(self) -> Delivery | None:
+        """The next delivery that may start; what runs in a process of its own leaves most slots to the others."""
+        if self._suspects and self._isolated_count < ISOLATED_AT_ONCE:
+            return self._suspects.take()
+        return self._queue.take() if self._queue else None
+
+    async def _run_apart(self, delivery: Delivery) -> tuple[bytes | None, AttemptError | None]:
+        self._isolated_count += 1
+        try:
+            return await self._run_isolated(delivery, self._max_output_bytes)
+        finally:
+            self._isolated_count -= 1
+            if self._suspects and self._idle:
+                self._wake(self._idle.pop())
 
     def _hand_in_outcome(
         self, slot: _Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
