@@ -127,7 +127,7 @@ class RedisConnections:
             options = self.address.options()
             self._options = {
                 **options,
-                # The limit of a whole call is here; those of redis-py would cost a timer, or a task, for each part.
+                # The limit of a whole call is here; redis-py's own would cost a task and a timer for each.
                 "socket_timeout": None,
                 "socket_connect_timeout": self.timeout_seconds,
                 "socket_keepalive": True,
@@ -146,7 +146,10 @@ class RedisConnections:
             raise SetupError(f"the address of Redis cannot be used: {type(error).__name__}") from error
 
     def _make_cluster(self) -> RedisCluster:
-        options = dict(self._options)
+        # A node that says nothing must be given up before the whole call is: only then are the others asked who has
+        # taken its place.
+        part_seconds = self.timeout_seconds / 3
+        options = {**self._options, "socket_timeout": part_seconds, "socket_connect_timeout": part_seconds}
         if options.pop("db"):
             raise SetupError("a Redis Cluster has no database but 0: set REDIS_DB to 0")
         return RedisCluster(
@@ -260,7 +263,7 @@ class RedisConnections:
 
     def _say(self, error: Exception) -> str:
         where = f"Redis at {self.address}"
-        if isinstance(error, TimeoutError | RedisTimeoutError):
+        if isinstance(error, TimeoutError):
             return f"{where} did not answer within {self.timeout_seconds:g} seconds"
         text = str(error) or type(error).__name__
         if password := self._options.get("password"):
@@ -270,6 +273,8 @@ class RedisConnections:
             return f"{where} does not take the user or the password: {text}"
         if isinstance(error, ResponseError | BusyLoadingError):
             return f"{where} refuses: {text}"
+        if isinstance(error, RedisTimeoutError):
+            return f"{where} did not answer in time: {text}"
         return f"no connection to {where}: {text}"
 
 

@@ -91,9 +91,10 @@ def bulk(text: str) -> bytes:
 
 async def eventually(call: Callable[[], Awaitable[Any]]) -> Any:
     """What a call returns as soon as the broker answers again."""
-    while True:
-        with suppress(BrokerUnavailable):
-            return await call()
+    async with asyncio.timeout(LONG_SECONDS):
+        while True:
+            with suppress(BrokerUnavailable):
+                return await call()
 
 
 async def use_all(broker: Broker) -> None:
@@ -585,5 +586,22 @@ async def test_a_cluster_that_loses_a_node_heals_when_it_is_back(make_broker: Ma
         async with listening(broker) as news:
             await broker.publish(["e1"], ())
             assert list((await anext(news)).changed) == ["e1"]
+    finally:
+        cluster.close()
+
+
+async def test_who_takes_the_place_of_a_primary_that_stands_still_is_found(make_broker: Make) -> None:
+    """Connections to it are made still, and nothing is said on them."""
+    cluster = RedisCluster()
+    try:
+        cluster.start()
+        partition = next(each for each in range(16) if slot_of(each, cluster) * 3 // SLOTS == 0)
+        cluster.add_follower(0)
+        broker = await make_broker(cluster.address, cluster=True, timeout_seconds=3.0)
+        await asyncio.gather(*(broker.spill(partition, [task(number)]) for number in range(20)))
+        cluster.servers[0].pause()
+        await eventually(lambda: broker.spill(partition, [task(20)]))
+        assert task(20) in await eventually(lambda: taken_tasks_of(broker, partition))
+        assert (await broker.health()).ok
     finally:
         cluster.close()

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from workflow_engine.runtime.transport.redis_connections import RedisAddress
 
 START_SECONDS = 60.0
 SLOTS = 16_384
+SETTINGS = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
 
 
 def valkey_binary() -> Path:
@@ -136,8 +137,7 @@ class RedisCluster:
     """Three primaries that share the slots, without followers."""
 
     def __init__(self) -> None:
-        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
-        self.servers: Sequence[RedisServer] = [RedisServer(settings) for _ in range(3)]
+        self.servers: Sequence[RedisServer] = [RedisServer(SETTINGS) for _ in range(3)]
 
     @property
     def address(self) -> RedisAddress:
@@ -155,10 +155,21 @@ class RedisCluster:
             server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for server in others:
             first.ask("CLUSTER", "MEET", "127.0.0.1", server.port)
-        deadline = time.monotonic() + START_SECONDS
-        while not all(self._is_whole(server) for server in self.servers):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the cluster did not form:\n{first.log()}")
+        self._wait_until(lambda: all("cluster_state:ok" in _text(each, "CLUSTER", "INFO") for each in self.servers))
+
+    def add_follower(self, number: int) -> RedisServer:
+        """A further node, which takes the place of a primary that is away for two seconds."""
+        primary = self.servers[number]
+        name = primary.ask("CLUSTER", "MYID").decode()
+        follower = RedisServer(SETTINGS)
+        self.servers = [*self.servers, follower]
+        follower.start()
+        follower.ask("CLUSTER", "MEET", "127.0.0.1", primary.port)
+        self._wait_until(lambda: name in _text(follower, "CLUSTER", "NODES"))
+        follower.ask("CLUSTER", "REPLICATE", name)
+        self._wait_until(lambda: "master_link_status:up" in _text(follower, "INFO", "replication"))
+        self._wait_until(lambda: all(str(follower.port) in _text(each, "CLUSTER", "NODES") for each in self.servers))
+        return follower
 
     def ask_all(self, *command: str | bytes | int) -> None:
         """The same command to each node."""
@@ -170,9 +181,19 @@ class RedisCluster:
         for server in self.servers:
             server.close()
 
-    def _is_whole(self, server: RedisServer) -> bool:
-        information = str(server.ask("CLUSTER", "INFO"))
-        return "cluster_state:ok" in information or "'cluster_state': 'ok'" in information
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the cluster did not form:\n{self.servers[0].log()}")
+
+
+def _text(server: RedisServer, *command: str) -> str:
+    """What a server says, as it says it."""
+    with server.client() as client:
+        client.response_callbacks.clear()
+        answer: bytes = client.execute_command(*command)
+        return answer.decode()
 
 
 def free_port() -> int:
