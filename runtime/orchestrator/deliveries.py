@@ -123,11 +123,7 @@ class Deliveries:
         self._next_look = 0.0
         self._contact_since = -math.inf
         self._next_try = 0.0
-
-    @property
-    def elsewhere_count(self) -> int:
-        """How many deliveries other replicas have."""
-        return len(self._elsewhere)
+        self._next_refresh = 0.0
 
     @property
     def unserved(self) -> dict[str, int]:
@@ -292,7 +288,9 @@ class Deliveries:
 
     async def _refresh(self, broker: Broker) -> None:
         """Look for new replicas while something waits that none of the known ones serves."""
-        if any(queue and not self._spare.serves(handler) for handler, queue in self._waiting.items()):
+        now = self._clock.monotonic()
+        if now >= self._next_refresh and any(queue and not self._spare.serves(handler) for handler, queue in self._waiting.items()):
+            self._next_refresh = now + AGAIN_SECONDS
             self._spare.note(alive(await broker.read_replicas(), self._timeout), self._handed_out)
 
     async def _spill(self, broker: Broker) -> None:

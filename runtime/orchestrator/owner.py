@@ -205,7 +205,8 @@ class Owner:
     async def _hand_over(self) -> None:
         """Hand over what is drained: nothing of it starts, every outcome of it is committed, and what runs of it is
         known to its next owner, or nothing does."""
-        known = self._transport.reaches_others and await self._announce()
+        heard = self._transport.reaches_others and not self._transport.is_cut_off
+        known = heard and await self._announce()
         busy = () if known else self._deliveries.running_partitions()
         self._take_ended()
         uncommitted = {self._partition_of(outcome.execution_id) for outcome in self._in_hand}
