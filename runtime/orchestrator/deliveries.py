@@ -289,7 +289,9 @@ class Deliveries:
     async def _refresh(self, broker: Broker) -> None:
         """Look for new replicas while something waits that none of the known ones serves."""
         now = self._clock.monotonic()
-        if now >= self._next_refresh and any(queue and not self._spare.serves(handler) for handler, queue in self._waiting.items()):
+        if now >= self._next_refresh and any(
+            queue and not self._spare.serves(handler) for handler, queue in self._waiting.items()
+        ):
             self._next_refresh = now + AGAIN_SECONDS
             self._spare.note(alive(await broker.read_replicas(), self._timeout), self._handed_out)
 
