@@ -96,7 +96,7 @@ def system_redis_server() -> Iterator[RedisServer]:
     """The same of the operating system's Redis, an older one; skips what asks for it where there is none."""
     binary = system_binary()
     if binary is None:
-        pytest.skip("no redis-server on this machine")
+        pytest.skip("no redis-server on this machine, or one that is too old")
     server = RedisServer(binary=binary)
     server.start()
     yield server

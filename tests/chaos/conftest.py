@@ -7,11 +7,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from audit import broken_invariants
+from fleet import Fleet
+from postgres_server import PostgresServer
+from redis_server import RedisServer
 
 from workflow_engine.config import load_settings
 from workflow_engine.runtime.core.graph import compile_graph
@@ -30,19 +34,36 @@ def chaos_environment(**variables: str) -> dict[str, str]:
 
 
 class Server:
-    """`workflow-engine serve` on a free port, listening."""
+    """`workflow-engine serve`, started; on a free port when it serves the API."""
 
-    def __init__(self, **variables: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "workflow_engine", "serve", "--port", "0"],
-            env=chaos_environment(**variables),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, log: Path, **variables: str) -> None:
+        """`log`: the file that gets what the process logs."""
+        self._log = log
+        with log.open("ab") as standard_error:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "workflow_engine", "serve", "--port", "0"],
+                env=chaos_environment(**variables),
+                stdout=subprocess.PIPE,
+                stderr=standard_error,
+                text=True,
+            )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "listening on" in line, f"the server did not start: {line!r}"
-        self.url = line.split()[-1]
+        line = self.process.stdout.readline().split()
+        self.url = line[-1] if "listening" in line else None
+        """Where its API is; None for one without."""
+        if self.url is None and line[-1:] != ["started"]:
+            self.close()
+            raise AssertionError(f"the server did not start:\n{self.log}")
+
+    @property
+    def log(self) -> str:
+        """What the process has logged."""
+        return self._log.read_text()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
 
     def kill(self) -> None:
         """kill -9."""
@@ -64,7 +85,7 @@ class Server:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        if self.process.poll() is None:
+        if self.is_alive:
             self.process.kill()
             self.process.wait()
         assert self.process.stdout is not None
@@ -72,17 +93,62 @@ class Server:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., Server]]:
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers that are gone when the test ends."""
     servers: list[Server] = []
+    numbers = count(1)
 
     def start(**variables: str) -> Server:
-        servers.append(Server(**variables))
-        return servers[-1]
+        server = Server(tmp_path / f"server-{next(numbers)}.log", **variables)
+        servers.append(server)
+        return server
 
     yield start
     for server in servers:
         server.close()
+        sys.stderr.write(server.log)
+
+
+@pytest.fixture(scope="session")
+def durable_postgres() -> Iterator[PostgresServer]:
+    """A server that is as durable as in production."""
+    server = PostgresServer(settings={})
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database(durable_postgres: PostgresServer) -> dict[str, str]:
+    """The variables of an empty database."""
+    settings = durable_postgres.settings(durable_postgres.create_database())
+    return {name.upper(): str(value) for name, value in settings.items()}
+
+
+@pytest.fixture(scope="session")
+def durable_redis() -> Iterator[RedisServer]:
+    """A server that keeps a file of what it is told, as in production."""
+    server = RedisServer({"appendonly": "yes", "appendfsync": "everysec"})
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def fleet(
+    tmp_path: Path, start_server: Callable[..., Server], database: dict[str, str], durable_redis: RedisServer
+) -> AsyncIterator[Fleet]:
+    """Processes that share the work of an empty database and an empty Redis. None is started yet."""
+    durable_redis.ask("FLUSHALL")
+    variables = {
+        **database,
+        "BACKEND": "distributed",
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": str(durable_redis.port),
+    }
+    fleet = Fleet(start_server, variables, tmp_path / "handlers.log")
+    yield fleet
+    await fleet.close()
 
 
 class Audit:

@@ -46,8 +46,8 @@ GATED: dict[str, Any] = {
     "dag": {"nodes": [{"id": "gate", "handler": "gate"}, {"id": "last", "handler": "step", "dependencies": ["gate"]}]},
 }
 
-TIMEOUT_SECONDS = 1.0
-"""Of a statement: short, since the tests wait for it to pass."""
+TIMEOUT_SECONDS = 2.0
+"""Of a statement: short, since the tests wait for it to pass, but longer than anything takes that is to succeed."""
 
 BIND = b"B"
 """The first byte of the message that runs a prepared statement."""
@@ -110,6 +110,20 @@ def start_behind_proxy(
         )
         given = postgres_server.settings(database) | {"postgres_port": proxy.port, "worker_concurrency": 20}
         runtime: Runtime = await start_runtime(store=store, handlers=handlers, **given | settings)
+        return runtime
+
+    return start
+
+
+@pytest.fixture
+def start_directly(
+    postgres_server: PostgresServer, database: str, start_runtime: Make, handlers: list[Handler]
+) -> Make:
+    """`await start_directly()`: a runtime on the same database, past the proxy, as its settings say."""
+
+    async def start(**settings: Any) -> Runtime:
+        given = postgres_server.settings(database) | {"worker_concurrency": 20}
+        runtime: Runtime = await start_runtime(handlers=handlers, **given | settings)
         return runtime
 
     return start
@@ -294,21 +308,21 @@ async def test_during_an_outage_requests_are_refused_in_time_and_then_all_comple
 
     OUTAGES[outage](proxy)
     gate.open.set()
-    for execution_id in (waiting[0], running[0]):
-        response = await client.get(f"/v1/workflows/{execution_id}/results")
-        await problem(response, 503, "store-unavailable")
-    refused = [
+    requests = [
+        client.get(f"/v1/workflows/{waiting[0]}/results"),
+        client.get(f"/v1/workflows/{running[0]}/results"),
+        client.get("/v1/workflows"),
         client.post(SUBMIT, json=DIAMOND | {"name": "another"}),
         client.post(SUBMIT, json=GATED),
         client.post(f"/v1/workflow/trigger/{waiting[0]}"),
         client.post(f"/v1/workflows/{running[0]}/cancel"),
-        client.get("/v1/workflows"),
     ]
-    for response in await asyncio.gather(*refused):
-        assert response.status == 503
-        assert response.headers["Retry-After"]
-    async with client.get("/v1/health") as response:
-        assert (response.status, (await response.json())["services"]["postgres"].split()[0]) == (503, "unhealthy")
+    health, *refused = await asyncio.gather(client.get("/v1/health"), *requests)
+    assert (health.status, (await health.json())["services"]["postgres"].split()[0]) == (503, "unhealthy")
+    for response in refused[:3]:
+        await problem(response, 503, "store-unavailable")
+    for response in refused[3:]:
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
     async with client.get("/livez") as response:
         assert response.status == 200
 
@@ -331,6 +345,39 @@ async def insist_on_results(client: Client, execution_id: str) -> Any:
             if response.status == 200:
                 return await response.json()
             assert response.status == 503
+
+
+async def test_what_a_replica_that_is_cut_off_had_in_hand_is_done_by_another_and_it_does_no_harm_later(
+    start_directly: Make, proxy: TcpProxy, gate: Gate, end_of: EndOf
+) -> None:
+    """Both run the gate: the one that was cut off hands in too late, and its outcomes change nothing."""
+    quick = {"orchestrator_stale_result_timeout": 1.5, "orchestrator_stale_claim_interval": 0.2}
+    cut_off = await start_directly(postgres_port=proxy.port, **quick)
+    submitted = [(await cut_off.engine.submit(GATED)).execution_id for _ in range(8)]
+    for execution_id in submitted:
+        await cut_off.engine.trigger(execution_id)
+    while cut_off.pool.running_count < len(submitted):
+        await asyncio.sleep(0)
+
+    proxy.blackhole()
+    other = await start_directly(**quick)
+    while len(other.owner.owned) < 16:
+        await asyncio.sleep(0)
+    while other.pool.running_count < len(submitted):
+        await asyncio.sleep(0)
+    gate.open.set()
+    for execution_id in submitted:
+        ended = await end_of(other, execution_id)
+        assert ended.summary == [("gate", 1, "COMPLETED"), ("last", 1, "COMPLETED")]
+
+    proxy.heal()
+    while len(cut_off.owner.owned) != 8 or len(other.owner.owned) != 8:
+        await asyncio.sleep(0)
+    assert cut_off.pool.running_count == 0
+    for execution_id in submitted:
+        await audited(cut_off, execution_id)
+        assert (await end_of(cut_off, execution_id)).summary == [("gate", 1, "COMPLETED"), ("last", 1, "COMPLETED")]
+    assert (cut_off.owner.set_aside, other.owner.set_aside) == ({}, {})
 
 
 async def test_a_runtime_stops_although_the_database_does_not_answer(

@@ -5,6 +5,7 @@ The server is a direct child, so a killed one can be waited for. It listens on t
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from workflow_engine.runtime.transport.redis import OLDEST_VERSION
 from workflow_engine.runtime.transport.redis_connections import RedisAddress
 
 START_SECONDS = 60.0
@@ -38,9 +40,13 @@ def valkey_binary() -> Path:
 
 
 def system_binary() -> Path | None:
-    """The Redis of the operating system, if it has one."""
+    """The Redis of the operating system, if it has one that is not too old."""
     found = shutil.which("redis-server")
-    return None if found is None else Path(found)
+    if found is None:
+        return None
+    said = subprocess.run([found, "--version"], check=True, capture_output=True, text=True).stdout
+    version = re.search(r"v=(\d+)\.(\d+)", said)
+    return Path(found) if version and (int(version[1]), int(version[2])) >= OLDEST_VERSION else None
 
 
 class RedisServer:

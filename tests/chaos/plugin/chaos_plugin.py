@@ -1,4 +1,4 @@
-"""A plugin for the chaos tests: handlers that take a while, fail at first, and keep their own log."""
+"""A plugin for the chaos tests: handlers that take a while, fail at first, or end their process; all keep a log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,28 @@ async def pause(config: dict[str, Any], context: NodeContext) -> dict[str, Any]:
     return {"sum": 1 + sum(value["sum"] for value in context.inputs.values())}
 
 
+@handler("rare")
+async def rare(config: dict[str, Any], context: NodeContext) -> dict[str, Any]:
+    """The same under another name, which not every worker serves."""
+    return await pause.run(config, context)
+
+
+@handler("poison")
+async def poison(_config: dict[str, Any], context: NodeContext) -> None:
+    """End the process that runs it."""
+    _log(context)
+    os._exit(1)
+
+
 def _log(context: NodeContext) -> None:
+    """A line for each start: execution, node, attempt, process."""
     path = os.environ.get(LOG_VARIABLE)
     if path:
         with Path(path).open("a") as log:
-            log.write(f"{context.execution_id} {context.node_id} {context.attempt}\n")
+            log.write(f"{context.execution_id} {context.node_id} {context.attempt} {os.getpid()}\n")
 
 
 @hookimpl
 def workflow_engine_handlers() -> list[Handler]:
     """The handlers of this plugin."""
-    return [pause]
+    return [pause, rare, poison]
