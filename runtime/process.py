@@ -219,8 +219,9 @@ class Runtime:
             await self.taker.close()
         if not await shared.flush(FLUSH_SECONDS):
             log.warning("outcomes are left behind: their attempts will run again elsewhere")
-        with suppress(BrokerUnavailable):
-            await self.broker.retire(self.replica)
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                await self.broker.retire(self.replica)
 
     def is_healthy(self) -> bool:
         """Whether the owner is at work, if there is one."""

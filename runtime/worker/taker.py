@@ -35,6 +35,7 @@ TURN_SECONDS = 0.25
 """How often a pool that is busy with its own takes something of others all the same."""
 LONGEST_WAIT_SECONDS = 1.0
 """What was taken and waits that long for a slot is given back: somebody else may have one."""
+LAST_WORDS_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 2.0
 
@@ -117,14 +118,18 @@ class Taker:
         """Take nothing more, and give back what has not started."""
         self._stopping = True
         self._heard.set()
-        with suppress(BrokerUnavailable):
-            await self._give_back(self._pool.withdraw(self._is_taken, len(self._in_hand)))
+        await self._give_back_in_time(self._pool.withdraw(self._is_taken, len(self._in_hand)))
 
     async def close(self) -> None:
         """Give back what was stopped unfinished."""
         left = [Delivery(execution, key.node, key.attempt) for key, execution in self._in_hand.items()]
-        with suppress(BrokerUnavailable):
-            await self._give_back(left)
+        await self._give_back_in_time(left)
+
+    async def _give_back_in_time(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back before the process ends; what cannot be is found to be lost later."""
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._give_back(deliveries)
 
     async def run(self) -> None:
         """Take, ask, start, until `stop`."""
