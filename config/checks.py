@@ -30,7 +30,6 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
         "worker_heartbeat_interval",
         "worker_heartbeat_timeout",
         "worker_stale_claim_interval",
-        "orchestrator_checkpoint_interval",
     ),
     "distributed": ("sqlite_path",),
 }

@@ -86,7 +86,9 @@ class OrchestratorSettings(BaseModel):
     """Orchestrator"""
 
     orchestrator_checkpoint_interval: PositiveSeconds = Field(
-        10.0, description="how often what is only informative is persisted"
+        10.0,
+        description="how often a process writes to the database what it runs: what is shown of it where heartbeats "
+        "cannot be heard",
     )
     orchestrator_recovery_timeout: PositiveSeconds = Field(
         60.0,
