@@ -184,7 +184,7 @@ async def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
         with (
-            engine_server(folder / "engine.db") as engine,
+            engine_server(SQLITE_PATH=str(folder / "engine.db")) as engine,
             reference_server(folder, answers()) as reference,
         ):
             throughput = Throughput(engine, reference, folder / "engine.db")

@@ -56,13 +56,13 @@ _ERROR = {"node_id": "a", "type": "http_status", "message": "the service answere
 def list_cases(folder: Path, executions: int) -> Iterator[list[Case]]:
     """The cases, over a server that runs meanwhile."""
     database = folder / "million.db"
-    with engine_server(database):
+    with engine_server(SQLITE_PATH=str(database)):
         pass  # it makes the tables
     began = time.perf_counter()
     since = time.time_ns() // 1_000_000 - MONTH_MILLISECONDS
     _fill(database, executions, since)
     print(f"{executions:,} executions written in {time.perf_counter() - began:.0f} s", flush=True)
-    with engine_server(database) as engine:
+    with engine_server(SQLITE_PATH=str(database)) as engine:
         first = _get(engine.address, LIST_PATH)
         answers = {f"GET {LIST_PATH}": (200, "application/json", first.body.decode())}
         with reference_server(folder, answers) as reference:

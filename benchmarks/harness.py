@@ -6,8 +6,8 @@ import asyncio
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,49 @@ def fan_out(width: int) -> dict[str, Any]:
 
 
 class BenchmarkRuntime:
-    """A started runtime with counters of statements, commits and rows."""
+    """A started runtime that is given work."""
 
-    def __init__(self, runtime: Runtime, database: Path) -> None:
+    def __init__(self, runtime: Runtime, count_completed: Callable[[], Awaitable[int]]) -> None:
+        """`count_completed`: how many executions have ended well, by the database itself."""
         self.runtime = runtime
-        self._reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+        self._count_completed = count_completed
+
+    async def run_many(self, document: dict[str, Any], *, executions: int, concurrency: int) -> float:
+        """Submit and trigger that many, `concurrency` at a time; seconds until the last one has ended."""
+        already = await self._count_completed()
+        began = time.perf_counter()
+        numbers = iter(range(executions))
+
+        async def user() -> None:
+            for _ in numbers:
+                submitted = await self.runtime.engine.submit(document)
+                await self.runtime.engine.trigger(submitted.execution_id)
+
+        if executions == 1:
+            await self._run_one(document)
+        else:
+            await asyncio.gather(*(user() for _ in range(min(concurrency, executions))))
+            while await self._ended() - already < executions:
+                await asyncio.sleep(POLL_SECONDS)
+        return time.perf_counter() - began
+
+    async def _run_one(self, document: dict[str, Any]) -> None:
+        submitted = await self.runtime.engine.submit(document)
+        await self.runtime.engine.trigger(submitted.execution_id)
+        results = await self.runtime.engine.results(submitted.execution_id, 60)
+        assert results.state == "COMPLETED", results
+
+    async def _ended(self) -> int:
+        assert self.runtime.owner is not None
+        return 0 if self.runtime.owner.loaded_count else await self._count_completed()
+
+
+class SqliteRuntime(BenchmarkRuntime):
+    """One on SQLite, with counters of statements and commits."""
+
+    def __init__(self, runtime: Runtime, reader: sqlite3.Connection) -> None:
+        super().__init__(runtime, self._completed)
+        self._reader = reader
         self._statements = 0
         self._commits = 0
 
@@ -69,52 +107,17 @@ class BenchmarkRuntime:
             "fsyncs per node": round(self._commits / nodes, 4),
         }
 
-    async def run_many(self, document: dict[str, Any], *, executions: int, concurrency: int) -> float:
-        """Submit and trigger that many, `concurrency` at a time; seconds until the last one has ended."""
-        already = self._ended()
-        began = time.perf_counter()
-        numbers = iter(range(executions))
-
-        async def user() -> None:
-            for _ in numbers:
-                submitted = await self.runtime.engine.submit(document)
-                await self.runtime.engine.trigger(submitted.execution_id)
-
-        if executions == 1:
-            await self._run_one(document)
-        else:
-            await asyncio.gather(*(user() for _ in range(min(concurrency, executions))))
-            while self._ended() - already < executions:
-                await asyncio.sleep(POLL_SECONDS)
-        return time.perf_counter() - began
-
-    async def _run_one(self, document: dict[str, Any]) -> None:
-        submitted = await self.runtime.engine.submit(document)
-        await self.runtime.engine.trigger(submitted.execution_id)
-        results = await self.runtime.engine.results(submitted.execution_id, 60)
-        assert results.state == "COMPLETED", results
-
-    def _ended(self) -> int:
-        loaded = self.runtime.owner.loaded_count
-        if loaded:
-            return 0
+    async def _completed(self) -> int:
         query = "SELECT count(*) FROM executions WHERE state = 'COMPLETED'"
         return int(self._reader.execute(query).fetchone()[0])
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._reader.close()
-
 
 @asynccontextmanager
-async def open_runtime() -> AsyncIterator[BenchmarkRuntime]:
+async def open_runtime() -> AsyncIterator[SqliteRuntime]:
     """A fresh runtime with default settings on a database of its own."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         database = Path(folder) / "engine.db"
         settings = load_settings({"sqlite_path": database})
         async with running(lambda: Runtime(settings, plugins=[noop_plugin])) as runtime:
-            benchmark = BenchmarkRuntime(runtime, database)
-            try:
-                yield benchmark
-            finally:
-                benchmark.close()
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
+                yield SqliteRuntime(runtime, reader)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,6 +24,13 @@ class Server(NamedTuple):
 
     address: Address
     process_id: int
+    start_seconds: float
+    """From the start of its process until it listened."""
+
+    def resident_mebibytes(self) -> float:
+        """The memory it has now."""
+        pages = int(Path(f"/proc/{self.process_id}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
 
     def processor_seconds(self) -> float:
         """What it has spent of the processors' time so far, in all its threads."""
@@ -31,12 +39,11 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def engine_server(database: Path, **variables: str) -> Iterator[Server]:
-    """`workflow-engine serve` on that database, with default settings but for `variables`."""
+def engine_server(**variables: str) -> Iterator[Server]:
+    """`workflow-engine serve` with default settings but for `variables`."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(PLUGIN_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "SQLITE_PATH": str(database),
         "LOG_LEVEL": "WARNING",
         **variables,
     }
@@ -56,15 +63,17 @@ def reference_server(folder: Path, answers: Mapping[str, Sequence[Any]]) -> Iter
 
 @contextmanager
 def _listening(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
+    began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
+            start_seconds = time.perf_counter() - began
             assert "listening on" in line, f"the server did not start: {line!r}"
             url = urlsplit(line.split()[-1])
             assert url.hostname is not None
             assert url.port is not None
-            yield Server((url.hostname, url.port), process.pid)
+            yield Server((url.hostname, url.port), process.pid, start_seconds)
         finally:
             process.terminate()
 

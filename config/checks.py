@@ -11,14 +11,18 @@ from .kinds import ROLES
 from .settings import Settings, SettingsError
 from .unknown import unknown_handlers, unknown_variables
 
-# What each backend makes no use of.
 _REDIS = tuple(distributed.RedisSettings.model_fields)
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "embedded": (
         *_REDIS,
         *distributed.PostgresSettings.model_fields,
-        *distributed.ReplicaSettings.model_fields,
-        *distributed.OrchestratorSettings.model_fields,
+        "partitions",
+        "worker_heartbeat_interval",
+        "worker_heartbeat_timeout",
+        "worker_stale_claim_interval",
+        "orchestrator_checkpoint_interval",
+        "orchestrator_stale_claim_interval",
+        "orchestrator_stale_result_timeout",
     ),
     "postgres": (
         *_REDIS,
@@ -26,10 +30,10 @@ _UNUSED: Mapping[str, tuple[str, ...]] = {
         "worker_heartbeat_interval",
         "worker_heartbeat_timeout",
         "worker_stale_claim_interval",
-        "orchestrator_checkpoint_interval",
-        "orchestrator_recovery_timeout",
     ),
+    "distributed": ("sqlite_path",),
 }
+"""What each backend makes no use of; only `distributed` has a use for the stale timeouts, too."""
 
 
 def check_supported(settings: Settings) -> None:
@@ -57,10 +61,16 @@ def setting_warnings(settings: Settings, handlers: Iterable[str]) -> list[str]:
 
 
 def _without_effect(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
-    unused = [name.upper() for name in _UNUSED.get(settings.backend, ()) if name.upper() in environment]
-    unused += [name for name, _ in STALE_TIMEOUTS.members(environment)]
+    # A variable that is set to nothing, as `${NAME:-}` in a compose file leaves it, says nothing.
+    unused = [name.upper() for name in _UNUSED[settings.backend] if environment.get(name.upper())]
+    if settings.backend != "distributed":
+        unused += [name for name, _ in STALE_TIMEOUTS.members(environment)]
     if unused:
         yield f"without effect with BACKEND={settings.backend}: {', '.join(unused)}"
+    if "api" in settings.runtime_roles and settings.health_port not in (None, settings.api_port):
+        yield "HEALTH_PORT has no effect in a process with the role api, which answers the same on API_PORT"
+    if "worker" not in settings.runtime_roles and settings.worker_handlers is not None:
+        yield "WORKER_HANDLERS has no effect in a process without the role worker"
     if settings.debug and settings.environment == "prod" and "DEBUG" in environment:
         yield "DEBUG has no effect with ENVIRONMENT=prod"
     if settings.retry_initial_delay > settings.retry_max_delay and "RETRY_INITIAL_DELAY" in environment:

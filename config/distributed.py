@@ -1,7 +1,6 @@
 """The settings of the backends `postgres` and `distributed`, and of several replicas beside each other.
 
-All are read and checked already. The embedded backend uses none of them, `postgres` those of PostgreSQL, the number
-of partitions and the two of leases.
+All are read and checked whatever the backend is; `checks.py` says which ones a backend has no use for.
 """
 
 from __future__ import annotations
@@ -70,12 +69,16 @@ class ReplicaSettings(BaseModel):
     partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
         16, description="parts that executions are spread over, each owned by one orchestrator; fixed once stored"
     )
-    worker_heartbeat_interval: PositiveSeconds = Field(5.0, description="how often workers send heartbeats")
+    worker_heartbeat_interval: PositiveSeconds = Field(
+        5.0, description="how often a process says by a heartbeat that it is there and what it runs, at least"
+    )
     worker_heartbeat_timeout: PositiveSeconds = Field(
-        15.0, description="when a worker that sent no heartbeat counts as dead"
+        15.0, description="when a worker that sent no heartbeat counts as dead, and what it ran as lost"
     )
     worker_stale_claim_interval: PositiveSeconds = Field(
-        30.0, description="how often an orchestrator looks for deliveries that were lost"
+        30.0,
+        description="how often an orchestrator looks after what others run for it, at least: also when a delivery that "
+        "it knows of may have been lost",
     )
 
 
@@ -83,13 +86,19 @@ class OrchestratorSettings(BaseModel):
     """Orchestrator"""
 
     orchestrator_checkpoint_interval: PositiveSeconds = Field(
-        10.0, description="how often what is only informative is persisted"
+        10.0,
+        description="how often a process writes to the database what it runs: what is shown of it where heartbeats "
+        "cannot be heard",
     )
     orchestrator_recovery_timeout: PositiveSeconds = Field(
-        60.0, description="least age of a running execution that nobody has in hand, before it is taken up again"
+        60.0,
+        description="how long a running execution may be in nobody's hands before its owner takes it up, at most: that "
+        "one looks every 5 seconds at least, and more often when this is less",
     )
     orchestrator_stale_claim_interval: PositiveSeconds = Field(
-        15.0, description="how often an orchestrator looks for what a dead one has left, at least"
+        15.0,
+        description="how often an orchestrator looks for what a dead one has left, at least: also when a lease "
+        "runs out",
     )
     orchestrator_stale_result_timeout: PositiveSeconds = Field(
         30.0, description="how long an orchestrator that is silent keeps what it owns"

@@ -42,10 +42,13 @@ class CoreSettings(BaseModel):
     backend: Literal["embedded", "postgres", "distributed"] = Field(
         "embedded",
         description="where executions are kept and how replicas talk: `embedded` is SQLite in one process, `postgres` "
-        "PostgreSQL shared by any number of processes, `distributed` PostgreSQL and Redis; the last is not there yet",
+        "PostgreSQL, where processes share the executions, `distributed` PostgreSQL and Redis, where they share the "
+        "work and may have a role each",
     )
     runtime_roles: Roles = Field(
-        ROLES, description="what this process does: `api`, `orchestrator`, `worker`; this version does `all` only"
+        ROLES,
+        description="what this process does: some of `api`, `orchestrator` and `worker`, with commas between them; "
+        "without all three only with `BACKEND=distributed`",
     )
     demo_mode: bool = Field(False, description="replace `call_external_service` and `llm_service` by mocks")
 

@@ -332,7 +332,16 @@ class OwnerStore(Protocol):
         """Every partition with whoever is its owner, for those who only want to know. Changes nothing."""
 
     async def leave(self, replica: str) -> None:
-        """Say that `replica` is no more: its share is the others'."""
+        """Say that `replica` is no more: its share is the others', and its checkpoint is forgotten."""
+
+    async def checkpoint(self, replica: str, text: str) -> None:
+        """Keep what `replica` says of itself, in place of what it said before. Nothing of it is an orchestrator's."""
+
+    async def list_checkpoints(self) -> Sequence[tuple[str, float]]:
+        """What every replica last said of itself, with its age in seconds; what is an hour old may be gone.
+
+        A store of one process keeps none.
+        """
 
     async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
         """Become the owner, if the partition's version is still `version`, and it is `owner`'s, nobody's or expired.

@@ -22,7 +22,7 @@ from . import failpoints
 from .broker import Broker
 from .clock import Clock, SystemClock
 from .core.backoff import Backoff
-from .core.deliveries import DeliveryKey, Heartbeat, Replicas, SeenHeartbeat, alive
+from .core.deliveries import DeliveryKey, Heartbeat, Replicas, alive
 from .core.machine import Execution
 from .core.shares import partition_of
 from .definitions import Definitions
@@ -36,6 +36,7 @@ from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
 from .orchestrator.retention import Retention
 from .parts import build_broker, build_store, isolation, node_defaults, plugin_settings, served_handlers
 from .ports import Store, Transport
+from .transport.checkpoints import Checkpoints
 from .transport.heartbeats import Heartbeats
 from .transport.local import LocalTransport
 from .transport.shared import SharedTransport
@@ -87,6 +88,7 @@ class Runtime:
         self.graphs = Graphs(self.store, node_defaults(settings))
         self.leases = self._build_leases()
         self.heartbeats = None if self.broker is None else self._build_heartbeats(self.broker)
+        self.checkpoints = self._build_checkpoints()
         self._http = SharedSession(allow_private=settings.allow_private_addresses)
         self.pool = self._build_pool(run_isolated or isolation(settings))
         self.deliveries = self._build_deliveries()
@@ -130,16 +132,6 @@ class Runtime:
             attempts=list(dict.fromkeys([*running, *in_hand])),
         )
 
-    async def replicas(self) -> Replicas:
-        """Every replica's last heartbeat; this process's own of this moment when it hears of no other.
-
-        Raises `BrokerUnavailable`.
-        """
-        if self.heartbeats is not None:
-            return await self.heartbeats.replicas(HOT_SECONDS)
-        moment = self.clock.now()
-        return Replicas(moment, moment, [SeenHeartbeat(moment, self.describe())])
-
     async def start(self) -> None:
         """Open everything, start what the roles ask for, own what is to be owned. Raises `SetupError`."""
         await self.store.open()
@@ -159,6 +151,8 @@ class Runtime:
             self._run("announcer", Announcer(store=self.store, clock=self.clock, handlers=served).run)
         if self.owner is not None:
             await self._start_owner(self.owner)
+        if self.settings.backend != "embedded":
+            self._run("checkpoints", self.checkpoints.run)
 
     async def _start_owner(self, owner: Owner) -> None:
         self._run("deliveries", self.deliveries.run)
@@ -199,6 +193,7 @@ class Runtime:
             agent.cancel()
         if self._agents:
             await asyncio.wait(self._agents)
+        await self.checkpoints.leave()
         await self._http.close()
         if self.broker is not None:
             await self.broker.close()
@@ -305,6 +300,14 @@ class Runtime:
         )
         heartbeats.listeners.append(self._note_replicas)
         return heartbeats
+
+    def _build_checkpoints(self) -> Checkpoints:
+        return Checkpoints(
+            store=self.store,
+            clock=self.clock,
+            describe=self.describe,
+            interval_seconds=self.settings.orchestrator_checkpoint_interval,
+        )
 
     def _build_pool(self, run_isolated: RunIsolated) -> WorkerPool:
         return WorkerPool(

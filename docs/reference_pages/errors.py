@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from workflow_engine.runtime.api import problems
 from workflow_engine.runtime.api.errors import RequestRefused
-from workflow_engine.runtime.errors import BackendError, CallerError, EngineError, PartitionLost, SetupError
+from workflow_engine.runtime.errors import (
+    BackendError,
+    BrokerUnavailable,
+    CallerError,
+    EngineError,
+    PartitionLost,
+    SetupError,
+)
 
 from .markdown import anchor, code
 
@@ -80,7 +87,7 @@ def _kinds(base: type[EngineError]) -> Iterator[type[EngineError]]:
 
 def _entry(kind: type[EngineError]) -> Entry:
     title = " ".join((kind.__doc__ or "").split()).split(":")[0].rstrip(".")
-    if issubclass(kind, (SetupError, PartitionLost)):
+    if issubclass(kind, (SetupError, PartitionLost, BrokerUnavailable)):
         return Entry(kind.code, None, title)
     return Entry(kind.code, problems.status_of(kind), title)
 

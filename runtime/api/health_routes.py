@@ -15,13 +15,11 @@ from . import models
 from .options import HealthSources
 from .responses import json_response
 from .routing import Answer, Call, Route, Scope
-from .sights import PartitionsSeen, see_partitions, see_replicas
+from .sights import ANSWER_SECONDS, PartitionsSeen, see_partitions, see_replicas
 
 Level = Literal["healthy", "degraded", "unhealthy"]
 LEVELS: Sequence[Level] = ("healthy", "degraded", "unhealthy")
 """From well to ill: the whole is as its worst part is."""
-ANSWER_SECONDS = 2.0
-"""What does not answer for that long is reported so; whoever asks wants to know now."""
 
 
 class _Part(NamedTuple):
@@ -167,12 +165,10 @@ class HealthRoutes:
 
     async def _workers(self, *, executions_wait: bool) -> _Part:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                replicas = await self._sources.read_replicas()
-        except (BackendError, TimeoutError) as error:
-            return _part("degraded", f"no heartbeat can be read: {str(error) or 'no answer'}")
-        seen = see_replicas(replicas, self._sources.heartbeat_timeout_seconds)
-        alive = [each.heartbeat for each in seen if each.is_alive and "worker" in each.heartbeat.roles]
+            seen = await see_replicas(self._sources)
+        except BackendError as error:
+            return _part("degraded", f"what they say of themselves cannot be read: {error}")
+        alive = [each.heartbeat for each in seen.items if each.is_alive and "worker" in each.heartbeat.roles]
         slots, free = sum(each.slots for each in alive), sum(each.free_slots for each in alive)
         counts = f"{len(alive)} alive, {slots} slots, {free} free"
         if not alive and executions_wait:

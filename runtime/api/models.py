@@ -274,14 +274,17 @@ class AttemptItem(AnswerModel):
 
 
 class WorkerItem(AnswerModel):
-    """A replica by its last heartbeat."""
+    """A replica by what it last said of itself."""
 
     id: str
     host: str
     version: str = Field(description="of the engine")
     started_at: Time
-    alive: bool = Field(description="whether its heartbeat is younger than WORKER_HEARTBEAT_TIMEOUT")
-    seconds_since_heartbeat: float
+    alive: bool = Field(
+        description="whether it said so within WORKER_HEARTBEAT_TIMEOUT, in a checkpoint within three times "
+        "ORCHESTRATOR_CHECKPOINT_INTERVAL"
+    )
+    age_seconds: float = Field(description="how long ago it said so")
     roles: list[Literal["api", "orchestrator", "worker"]]
     handlers: list[str] = Field(description="the node types that it runs")
     slots: int = Field(description="how many attempts it runs at a time; 0 without the role worker")
@@ -293,6 +296,10 @@ class WorkerItem(AnswerModel):
 class WorkerList(AnswerModel):
     """Every replica, by id."""
 
+    source: Literal["heartbeats", "checkpoints"] = Field(
+        description="heartbeats come through Redis, checkpoints from the database; of itself, a process tells what is "
+        "so now"
+    )
     items: list[WorkerItem]
 
 

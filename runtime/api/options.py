@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -33,9 +34,10 @@ class ApiOptions:
 class HealthSources:
     """Where the routes about this process and the other replicas get their words from.
 
-    `accepting`: whether writes are taken. `read_replicas`: every heartbeat; without a broker, a process's own alone.
-    `heartbeat_timeout_seconds`: one that is older is a dead replica's. `broker_health`: None without one.
-    `on_postgres`: whether the store is PostgreSQL.
+    `accepting`: whether writes are taken. `read_heartbeats`: of every replica; None without a broker.
+    `read_checkpoints`: what every replica has last written to the store of itself, and this one says now. What is older
+    than `heartbeat_timeout_seconds` or `checkpoint_timeout_seconds` is a dead replica's. `broker_health`: None without
+    one. `on_postgres`: whether the store is PostgreSQL.
 
     Of the role orchestrator: `owner_works`, whether the owner of the executions is at work, None without the role;
     `set_aside`, how many executions it cannot go on with; `owned`, how many partitions are this process's; `live`, an
@@ -44,8 +46,10 @@ class HealthSources:
 
     store: Store
     accepting: Callable[[], bool]
-    read_replicas: Callable[[], Awaitable[Replicas]]
-    heartbeat_timeout_seconds: float
+    read_checkpoints: Callable[[], Awaitable[Replicas]]
+    checkpoint_timeout_seconds: float
+    read_heartbeats: Callable[[], Awaitable[Replicas]] | None = None
+    heartbeat_timeout_seconds: float = math.inf
     broker_health: Callable[[], Awaitable[BrokerHealth]] | None = None
     on_postgres: bool = False
     owner_works: Callable[[], bool] | None = None

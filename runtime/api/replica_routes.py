@@ -10,7 +10,6 @@ from aiohttp import web
 from ..clock import Clock
 from ..core.deliveries import DeliveryKey
 from ..core.shares import NOBODY, PartitionRecord
-from ..errors import BrokerUnavailable
 from . import models
 from .options import HealthSources
 from .responses import json_response
@@ -48,10 +47,10 @@ class ReplicaRoutes:
                 handler=self.workers,
                 tag="replicas",
                 summary="The replicas and what they run",
-                description="Every replica of the last minutes by its heartbeat, whatever its roles are. With the "
-                "backends embedded and postgres, whose processes send none, a process tells of itself alone.",
+                description="Every replica of the last minutes, whatever its roles are, by its heartbeat. Where there "
+                "are none, with the backend postgres or while Redis does not answer, by what it has last written to "
+                "the database, every ORCHESTRATOR_CHECKPOINT_INTERVAL: `source` says so.",
                 answers={200: Answer(description="all of them, by id", model=models.WorkerList)},
-                errors=(BrokerUnavailable,),
             ),
         ]
 
@@ -64,9 +63,8 @@ class ReplicaRoutes:
 
     async def workers(self, _call: Call) -> web.Response:
         """Every replica."""
-        replicas = await self._sources.read_replicas()
-        seen = see_replicas(replicas, self._sources.heartbeat_timeout_seconds)
-        return json_response(200, {"items": [self._worker_item(each) for each in seen]})
+        seen = await see_replicas(self._sources)
+        return json_response(200, {"source": seen.source, "items": [self._worker_item(each) for each in seen.items]})
 
     def _worker_item(self, seen: ReplicaSeen) -> dict[str, object]:
         heartbeat = seen.heartbeat
@@ -76,7 +74,7 @@ class ReplicaRoutes:
             "version": heartbeat.version,
             "started_at": format_moment(heartbeat.started_at),
             "alive": seen.is_alive,
-            "seconds_since_heartbeat": _rounded(seen.silent_seconds),
+            "age_seconds": _rounded(seen.age_seconds),
             "roles": list(heartbeat.roles),
             "handlers": sorted(heartbeat.handlers),
             "slots": heartbeat.slots,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Literal, NamedTuple
 
 from ..core.deliveries import Heartbeat, Replicas
 from ..core.shares import NOBODY, PartitionRecord
+from ..errors import BrokerUnavailable
 from ..ports import OwnerStore
+from .options import HealthSources
+
+ANSWER_SECONDS = 2.0
+"""Who does not answer for that long is not waited for: whoever asks wants to know now."""
 
 
 class PartitionsSeen(NamedTuple):
@@ -28,11 +35,18 @@ class PartitionsSeen(NamedTuple):
 
 
 class ReplicaSeen(NamedTuple):
-    """A replica by its heartbeat. `is_alive`: it is not too old."""
+    """A replica by what it said of itself `age_seconds` ago. `is_alive`: that is not too long."""
 
     heartbeat: Heartbeat
-    silent_seconds: float
+    age_seconds: float
     is_alive: bool
+
+
+class ReplicasSeen(NamedTuple):
+    """The replicas by their ids. `source`: where what they say of themselves was read."""
+
+    source: Literal["heartbeats", "checkpoints"]
+    items: Sequence[ReplicaSeen]
 
 
 async def see_partitions(store: OwnerStore, now: int) -> PartitionsSeen:
@@ -53,10 +67,20 @@ def _unserved_seconds(record: PartitionRecord, ready_since: int, now: int) -> fl
     return ready_seconds if record.owner == NOBODY else min(ready_seconds, -record.expires_in_seconds)
 
 
-def see_replicas(replicas: Replicas, timeout_seconds: float) -> Sequence[ReplicaSeen]:
-    """The replicas by their ids. A heartbeat that is older than `timeout_seconds` is a dead one's."""
+async def see_replicas(sources: HealthSources) -> ReplicasSeen:
+    """The replicas by their heartbeats; where those cannot be read, by their checkpoints. Raises `StoreUnavailable`."""
+    if sources.read_heartbeats is not None:
+        with suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                replicas = await sources.read_heartbeats()
+            return ReplicasSeen("heartbeats", _judged(replicas, sources.heartbeat_timeout_seconds))
+    replicas = await sources.read_checkpoints()
+    return ReplicasSeen("checkpoints", _judged(replicas, sources.checkpoint_timeout_seconds))
+
+
+def _judged(replicas: Replicas, timeout_seconds: float) -> Sequence[ReplicaSeen]:
     seen = []
     for at, heartbeat in replicas.seen:
-        silent_seconds = max(0, replicas.now - at) / 1000
-        seen.append(ReplicaSeen(heartbeat, silent_seconds, silent_seconds < timeout_seconds))
+        age_seconds = max(0, replicas.now - at) / 1000
+        seen.append(ReplicaSeen(heartbeat, age_seconds, age_seconds < timeout_seconds))
     return sorted(seen, key=lambda each: each.heartbeat.replica)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ... import __version__
 from ...config import Settings
 from ..api.app import build_app, create_health_app
 from ..api.options import ApiOptions, HealthSources
 from ..api.server import ApiRunner
-from ..process import Runtime
+from ..process import HOT_SECONDS, Runtime
 
 SHUTDOWN_SECONDS = 5.0
 
@@ -45,12 +47,14 @@ def api_options(settings: Settings) -> ApiOptions:
 
 def health_sources(runtime: Runtime) -> HealthSources:
     """What the health report and its neighbours ask."""
-    broker, owner = runtime.broker, runtime.owner
+    broker, owner, heartbeats = runtime.broker, runtime.owner, runtime.heartbeats
     return HealthSources(
         store=runtime.store,
         accepting=lambda: runtime.engine.accepting,
-        read_replicas=runtime.replicas,
+        read_heartbeats=None if heartbeats is None else partial(heartbeats.replicas, HOT_SECONDS),
         heartbeat_timeout_seconds=runtime.settings.worker_heartbeat_timeout,
+        read_checkpoints=runtime.checkpoints.replicas,
+        checkpoint_timeout_seconds=runtime.checkpoints.timeout_seconds,
         broker_health=None if broker is None else broker.health,
         on_postgres=runtime.settings.backend != "embedded",
         owner_works=None if owner is None else runtime.is_healthy,

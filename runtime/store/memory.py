@@ -50,6 +50,7 @@ class MemoryStore:
         self.versions: dict[int, int] = dict.fromkeys(range(partitions), 0)
         self.leases: dict[int, tuple[str, float]] = dict.fromkeys(range(partitions), (NOBODY, 0.0))
         self.replicas: dict[str, float] = {}
+        self.checkpoints: dict[str, tuple[str, float]] = {}
         self.claims: dict[str, tuple[IdempotencyClaim, str, str]] = {}
         self.keys: dict[str, KeyRecord] = {}
         self.handlers: dict[str, tuple[HandlerRecord, int]] = {}
@@ -134,6 +135,13 @@ class MemoryStore:
 
     async def leave(self, replica: str) -> None:
         self.replicas.pop(replica, None)
+        self.checkpoints.pop(replica, None)
+
+    async def checkpoint(self, replica: str, text: str) -> None:
+        self.checkpoints[replica] = (text, self._monotonic())
+
+    async def list_checkpoints(self) -> Sequence[tuple[str, float]]:
+        return [(text, self._monotonic() - at) for _, (text, at) in sorted(self.checkpoints.items())]
 
     async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
         held_by, expires_at = self.leases[partition]

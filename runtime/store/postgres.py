@@ -160,6 +160,12 @@ class PostgresStore:
     async def leave(self, replica: str) -> None:
         await self._owner.write(self._queries["leave"], replica)
 
+    async def checkpoint(self, replica: str, text: str) -> None:
+        await self._api.write(self._queries["checkpoint"], replica, text)
+
+    async def list_checkpoints(self) -> Sequence[tuple[str, float]]:
+        return [(text, age_seconds) for text, age_seconds in await self._read("list_checkpoints")]
+
     async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
         taken = await self._owner.write(self._queries["take_partition"], partition, version, owner, lease_seconds)
         if not taken:

@@ -162,6 +162,12 @@ class SqliteStore:
     async def leave(self, replica: str) -> None:
         """Nobody asks who is alive."""
 
+    async def checkpoint(self, replica: str, text: str) -> None:
+        """Nobody else asks what this process does."""
+
+    async def list_checkpoints(self) -> Sequence[tuple[str, float]]:
+        return []
+
     async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
         query = self._queries["take_partition"]
         values = {"partition": partition, "owner": owner, "version": version}

@@ -1,4 +1,4 @@
-"""What lies in Redis, as text and back.
+"""What lies in Redis, as text and back. (What a replica says of itself lies in the store too.)
 
 Whoever can write to the Redis can write anything, and so can another version of the engine: what does not read as
 exactly what is written here is `Unreadable`. Outputs are passed through as they are, and looked at by nobody here.
@@ -120,23 +120,24 @@ def read_sighting(text: bytes) -> Sighting:
 
 def read_heartbeat(text: bytes) -> SeenHeartbeat:
     at, said = _split(text, b" ", 2)
+    return SeenHeartbeat(_digits(at), read_said(said))
+
+
+def read_said(said: bytes) -> Heartbeat:
     value = _json(said)
     if not isinstance(value, dict) or value.pop("v", None) != VERSION or value.keys() != set(Heartbeat._fields):
         raise Unreadable("its version or its fields are not known")
     heartbeat = Heartbeat(**value)
     for each in (heartbeat.replica, heartbeat.host, heartbeat.version, *_list(heartbeat.roles)):
         _identifier(each)
-    return SeenHeartbeat(
-        _digits(at),
-        heartbeat._replace(
-            roles=tuple(heartbeat.roles),
-            handlers=tuple(_string(each) for each in _list(heartbeat.handlers)),
-            slots=_number(heartbeat.slots, _MOST),
-            free_slots=_number(heartbeat.free_slots, _MOST),
-            partitions=_number(heartbeat.partitions, _MOST),
-            started_at=_number(heartbeat.started_at, _LAST_MOMENT),
-            attempts=tuple(map(_read_attempt, _list(heartbeat.attempts))),
-        ),
+    return heartbeat._replace(
+        roles=tuple(heartbeat.roles),
+        handlers=tuple(_string(each) for each in _list(heartbeat.handlers)),
+        slots=_number(heartbeat.slots, _MOST),
+        free_slots=_number(heartbeat.free_slots, _MOST),
+        partitions=_number(heartbeat.partitions, _MOST),
+        started_at=_number(heartbeat.started_at, _LAST_MOMENT),
+        attempts=tuple(map(_read_attempt, _list(heartbeat.attempts))),
     )
 
 

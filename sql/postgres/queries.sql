@@ -142,7 +142,9 @@ INSERT INTO commands (execution_id, created_at) VALUES ($1, $2);
 
 -- name: attend
 -- Say that a replica is alive for as long as a lease; forget those that are long gone.
-WITH gone AS (DELETE FROM replicas WHERE expires_at < now() - interval '1 hour' AND replica_id <> $1)
+WITH gone AS (
+    DELETE FROM replicas WHERE greatest(expires_at, described_at) < now() - interval '1 hour' AND replica_id <> $1
+)
 INSERT INTO replicas (replica_id, expires_at) VALUES ($1, now() + $2 * interval '1 second')
 ON CONFLICT (replica_id) DO UPDATE SET expires_at = excluded.expires_at;
 
@@ -159,6 +161,16 @@ FROM partitions ORDER BY partition;
 -- name: leave
 -- Say that a replica is no more.
 DELETE FROM replicas WHERE replica_id = $1;
+
+-- name: checkpoint
+-- What a replica says of itself. Whether it is a live orchestrator is its lease's affair.
+INSERT INTO replicas (replica_id, described, described_at) VALUES ($1, $2, now())
+ON CONFLICT (replica_id) DO UPDATE SET described = excluded.described, described_at = excluded.described_at;
+
+-- name: list_checkpoints
+-- What each replica last said of itself, with its age in seconds.
+SELECT described, extract(epoch FROM now() - described_at)::float8 FROM replicas
+WHERE described IS NOT NULL ORDER BY replica_id;
 
 -- name: take_partition
 -- Own a partition, if it still is at that version, and it is this owner's, nobody's or expired. Its version goes up,

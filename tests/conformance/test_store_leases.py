@@ -171,3 +171,49 @@ async def test_since_when_the_oldest_execution_is_ready(store: Store) -> None:
     assert await store.oldest_ready([0, 1, 2], 65) == {0: 20}
     assert await store.oldest_ready([0, 1, 2], 200) == {0: 20, 1: 70, 2: 200}
     assert await store.oldest_ready([], 200) == {}
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------
+
+
+async def test_what_replicas_say_of_themselves_is_kept_the_last_of_each(shared: Store) -> None:
+    assert await shared.list_checkpoints() == []
+    await shared.checkpoint("b", '{"b": 1}')
+    await shared.checkpoint("a", '{"a": 1}')
+    await shared.checkpoint("b", '{"b": 2}')
+    found = await shared.list_checkpoints()
+    assert [text for text, _ in found] == ['{"a": 1}', '{"b": 2}']
+    assert all(0 <= age_seconds < LONG_SECONDS for _, age_seconds in found)
+
+
+async def test_who_only_says_something_of_himself_has_no_share_and_who_looks_has_said_nothing(shared: Store) -> None:
+    await shared.look("orchestrator", LONG_SECONDS)
+    await shared.checkpoint("worker", "{}")
+    assert (await shared.look("orchestrator", LONG_SECONDS)).replicas == ["orchestrator"]
+    assert [text for text, _ in await shared.list_checkpoints()] == ["{}"]
+
+
+async def test_a_checkpoint_does_not_touch_the_lease_and_a_look_not_the_checkpoint(shared: Store) -> None:
+    await shared.look("a", LONG_SECONDS)
+    await shared.checkpoint("a", "{}")
+    assert (await shared.look("b", LONG_SECONDS)).replicas == ["a", "b"]
+    await shared.look("a", NO_TIME)
+    assert (await shared.look("b", LONG_SECONDS)).replicas == ["b"]
+    assert [text for text, _ in await shared.list_checkpoints()] == ["{}"]
+
+
+async def test_nothing_is_known_of_who_has_left(shared: Store) -> None:
+    await shared.look("a", LONG_SECONDS)
+    await shared.checkpoint("a", "{}")
+    await shared.checkpoint("worker", "{}")
+    await shared.leave("a")
+    await shared.leave("worker")
+    assert await shared.list_checkpoints() == []
+    assert (await shared.look("b", LONG_SECONDS)).replicas == ["b"]
+
+
+async def test_a_store_of_one_process_keeps_no_checkpoints(opened: Any) -> None:
+    if opened.kind.has_leases:
+        pytest.skip("others use this store")
+    await opened.store.checkpoint("a", "{}")
+    assert await opened.store.list_checkpoints() == []

@@ -199,7 +199,9 @@ def test_no_document_names_a_command_that_does_not_exist() -> None:
 def served() -> set[tuple[str, str]]:
     """(method, path) of everything that the application answers, as aiohttp has it."""
     nothing: Any = None
-    sources = HealthSources(store=nothing, accepting=nothing, read_replicas=nothing, heartbeat_timeout_seconds=nothing)
+    sources = HealthSources(
+        store=nothing, accepting=nothing, read_checkpoints=nothing, checkpoint_timeout_seconds=nothing
+    )
     app = build_app(nothing, health=sources, clock=nothing, version="1", options=ApiOptions())
     return {
         (route.method, resource.canonical)

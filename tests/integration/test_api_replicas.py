@@ -61,6 +61,10 @@ async def unreachable() -> Any:
     raise BrokerUnavailable("no answer of redis:6379")
 
 
+async def unreadable() -> Any:
+    raise StoreUnavailable("the database is away")
+
+
 @pytest.fixture
 def ask(make_api: Make, runtime: Runtime) -> Callable[..., Awaitable[Any]]:
     """`await ask("/v1/health", broker_health=...)`: the status and the answer, with other sources."""
@@ -133,7 +137,8 @@ async def test_a_process_without_a_broker_describes_itself(client: Client, runti
     gate.open.set()
     [item] = body["items"]
     assert models.WorkerList.model_validate(body)
-    assert (item["id"], item["alive"], item["seconds_since_heartbeat"]) == (runtime.replica, True, 0.0)
+    assert body["source"] == "checkpoints"
+    assert (item["id"], item["alive"], item["age_seconds"]) == (runtime.replica, True, 0.0)
     assert item["roles"] == ["api", "orchestrator", "worker"]
     assert (item["slots"], item["free_slots"], item["partitions"]) == (10, 9, 1)
     assert item["handlers"] == sorted(runtime.catalogue)
@@ -143,19 +148,57 @@ async def test_a_process_without_a_broker_describes_itself(client: Client, runti
 async def test_workers_by_their_heartbeats(ask: Make) -> None:
     theirs = DeliveryKey(NO_SUCH_ID, 3, 2)
     sources = replicas(beat("b", 14.999, attempts=[theirs]), beat("a", 15), beat("c", -3, roles=("api",), slots=0))
-    status, body = await ask("/v1/workers", read_replicas=sources, heartbeat_timeout_seconds=15.0)
-    assert status == 200
+    status, body = await ask("/v1/workers", read_heartbeats=sources, heartbeat_timeout_seconds=15.0)
+    assert (status, body["source"]) == (200, "heartbeats")
     assert models.WorkerList.model_validate(body)
-    told = [(each["id"], each["alive"], each["seconds_since_heartbeat"]) for each in body["items"]]
+    told = [(each["id"], each["alive"], each["age_seconds"]) for each in body["items"]]
     assert told == [("a", False, 15.0), ("b", True, 14.999), ("c", True, 0.0)]
     assert body["items"][1]["attempts"] == [{"execution_id": NO_SUCH_ID, "node_id": None, "attempt": 2}]
     assert body["items"][1]["started_at"] == "2026-09-21T14:12:20.000Z"
     assert body["items"][0]["handlers"] == ["input", "output"]
 
 
-async def test_workers_when_the_broker_is_away(make_api: Make, runtime: Runtime) -> None:
-    client = await make_api(runtime, health=replace(health_sources(runtime), read_replicas=unreachable))
-    await problem(await client.get("/v1/workers"), 503, "broker-unavailable")
+async def test_workers_by_their_checkpoints_when_the_broker_is_away(ask: Make) -> None:
+    checkpoints = replicas(beat("a", 29.999), beat("b", 30))
+    status, body = await ask(
+        "/v1/workers",
+        read_heartbeats=unreachable,
+        heartbeat_timeout_seconds=15.0,
+        read_checkpoints=checkpoints,
+        checkpoint_timeout_seconds=30.0,
+    )
+    assert (status, body["source"]) == (200, "checkpoints")
+    assert models.WorkerList.model_validate(body)
+    told = [(each["id"], each["alive"], each["age_seconds"]) for each in body["items"]]
+    assert told == [("a", True, 29.999), ("b", False, 30.0)]
+
+
+async def test_workers_when_neither_answers(make_api: Make, runtime: Runtime) -> None:
+    sources = replace(health_sources(runtime), read_heartbeats=unreachable, read_checkpoints=unreadable)
+    client = await make_api(runtime, health=sources)
+    await problem(await client.get("/v1/workers"), 503, "store-unavailable")
+
+
+async def test_processes_that_share_a_database_are_seen_by_each_other(
+    start_postgres_runtime: Make, stop_runtime: Make, make_api: Make
+) -> None:
+    first, second = [await start_postgres_runtime(replica_id=each) for each in ("a", "b")]
+    client = await make_api(first)
+
+    async def seen() -> list[tuple[str, bool, list[str]]]:
+        async with client.get("/v1/workers") as response:
+            body = await response.json()
+        assert body["source"] == "checkpoints"
+        return [(each["id"], each["alive"], each["roles"]) for each in body["items"]]
+
+    roles = ["api", "orchestrator", "worker"]
+    while len(await seen()) < 2:
+        await asyncio.sleep(0)
+    assert await seen() == [("a", True, roles), ("b", True, roles)]
+    async with client.get("/v1/health") as response:
+        assert (await response.json())["services"]["workers"] == "healthy (2 alive, 20 slots, 20 free)"
+    await stop_runtime(second)
+    assert await seen() == [("a", True, roles)]
 
 
 # --- health ---------------------------------------------------------------------------------------------
@@ -168,20 +211,28 @@ async def test_health_of_redis(ask: Make) -> None:
 
 
 async def test_without_redis_health_is_degraded_and_the_process_ready(ask: Make) -> None:
-    away = {"broker_health": broker(ok=False, detail="no answer"), "read_replicas": unreachable}
+    away = {"broker_health": broker(ok=False, detail="no answer"), "read_heartbeats": unreachable}
     status, body = await ask("/v1/health", **away)
     assert (status, body["status"]) == (200, "degraded")
     assert models.Health.model_validate(body)
     services = body["services"]
     assert services["redis"] == "unhealthy (no answer)"
-    assert services["workers"] == "degraded (no heartbeat can be read: no answer of redis:6379)"
+    assert services["workers"] == "healthy (1 alive, 10 slots, 10 free)"
     assert services["orchestrator"] == "healthy"
     assert (await ask("/readyz", **away))[0] == 200
 
 
+async def test_health_when_nothing_can_be_read_of_the_workers(ask: Make) -> None:
+    status, body = await ask("/v1/health", read_checkpoints=unreadable)
+    assert (status, body["status"]) == (200, "degraded")
+    assert body["services"]["workers"] == (
+        "degraded (what they say of themselves cannot be read: the database is away)"
+    )
+
+
 async def test_health_counts_the_live_workers(ask: Make) -> None:
     seen = replicas(beat("a", slots=8, free_slots=3), beat("b"), beat("dead", 20), beat("api", roles=("api",), slots=0))
-    _, body = await ask("/v1/health", read_replicas=seen)
+    _, body = await ask("/v1/health", read_heartbeats=seen, heartbeat_timeout_seconds=15.0)
     assert (body["status"], body["services"]["workers"]) == ("healthy", "healthy (2 alive, 18 slots, 7 free)")
 
 
@@ -189,10 +240,11 @@ async def test_health_without_a_live_worker_is_degraded_while_executions_wait(
     ask: Make, shared: MemoryStore, runtime: Runtime
 ) -> None:
     dead = replicas(beat("a", 60), beat("api", roles=("api",)))
-    _, body = await ask("/v1/health", read_replicas=dead, store=shared)
+    sources = {"read_heartbeats": dead, "heartbeat_timeout_seconds": 15.0, "store": shared}
+    _, body = await ask("/v1/health", **sources)
     assert (body["status"], body["services"]["workers"]) == ("healthy", "healthy (0 alive, 0 slots, 0 free)")
     await start(shared, 0, 5, runtime.clock.now())
-    status, body = await ask("/v1/health", read_replicas=dead, store=shared)
+    status, body = await ask("/v1/health", **sources)
     assert (status, body["status"]) == (200, "degraded")
     assert body["services"]["workers"] == "degraded (0 alive, 0 slots, 0 free; executions wait)"
 
@@ -228,11 +280,12 @@ async def test_health_does_not_wait_for_who_does_not_answer(ask: Make, monkeypat
     async def hang() -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("workflow_engine.runtime.api.health_routes.ANSWER_SECONDS", 0.01)
-    status, body = await ask("/v1/health", broker_health=hang, read_replicas=hang)
+    for module in ("health_routes", "sights"):
+        monkeypatch.setattr(f"workflow_engine.runtime.api.{module}.ANSWER_SECONDS", 0.01)
+    status, body = await ask("/v1/health", broker_health=hang, read_heartbeats=hang)
     assert (status, body["status"]) == (200, "degraded")
     assert body["services"]["redis"] == "unhealthy (no answer for 0.01 s)"
-    assert body["services"]["workers"] == "degraded (no heartbeat can be read: no answer)"
+    assert body["services"]["workers"] == "healthy (1 alive, 10 slots, 10 free)"
 
 
 async def test_a_process_without_the_role_orchestrator(ask: Make) -> None:

@@ -28,8 +28,8 @@ def test_every_setting_stands_in_one_row() -> None:
         "**Core**",
         "| `LOG_LEVEL` | `INFO` | least severe level logged |",
         "| `RETRY_MAX_DELAY` | `60.0` | longest delay between attempts (seconds) |",
-        "| `RUNTIME_ROLES` | `all` | what this process does: `api`, `orchestrator`, `worker`; "
-        "this version does `all` only |",
+        "| `RUNTIME_ROLES` | `all` | what this process does: some of `api`, `orchestrator` and `worker`, with commas "
+        "between them; without all three only with `BACKEND=distributed` |",
         "| `STALE_TIMEOUT_LLM_SERVICE` | `180` | how long a delivery of `llm_service` may be out, "
         "while heartbeats cannot be read, before it counts as lost (seconds) |",
         "| `HANDLER_TIMEOUT_DEFAULT` | `60` | longest attempt of every other handler, unless its node says otherwise "

@@ -138,19 +138,78 @@ def test_nothing_is_said_of_an_environment_without_our_settings() -> None:
     assert setting_warnings(load_settings(), HANDLERS) == []
 
 
-def test_what_the_embedded_backend_does_not_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in {"REDIS_HOST": "a", "POSTGRES_URL": "postgresql://b", "PARTITIONS": "4"}.items():
+REDIS = {"REDIS_HOST": "a", "REDIS_MAX_CONNECTIONS": "5"}
+POSTGRES = {"POSTGRES_URL": "postgresql://b", "POSTGRES_POOL_SIZE": "5"}
+HEARTBEATS = {"WORKER_HEARTBEAT_INTERVAL": "1", "WORKER_HEARTBEAT_TIMEOUT": "5", "WORKER_STALE_CLAIM_INTERVAL": "5"}
+LEASES = {
+    "ORCHESTRATOR_CHECKPOINT_INTERVAL": "5",
+    "ORCHESTRATOR_STALE_CLAIM_INTERVAL": "5",
+    "ORCHESTRATOR_STALE_RESULT_TIMEOUT": "5",
+}
+STALE = {"STALE_TIMEOUT_INPUT": "4", "STALE_TIMEOUT_DEFAULT": "4"}
+EVERYWHERE = {
+    "REPLICA_ID": "a",
+    "ORCHESTRATOR_RECOVERY_TIMEOUT": "2",
+    "UNKNOWN_HANDLER_TIMEOUT": "2",
+    "WORKER_CONCURRENCY": "2",
+    "RETENTION_DAYS": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "used", "unused"),
+    [
+        ("embedded", {"SQLITE_PATH": "a"}, {**REDIS, **POSTGRES, "PARTITIONS": "4", **HEARTBEATS, **LEASES, **STALE}),
+        ("postgres", {**POSTGRES, "PARTITIONS": "4", **LEASES}, {**REDIS, "SQLITE_PATH": "a", **HEARTBEATS, **STALE}),
+        (
+            "distributed",
+            {**REDIS, **POSTGRES, "PARTITIONS": "4", **HEARTBEATS, **LEASES, **STALE, "WORKER_HANDLERS": "input"},
+            {"SQLITE_PATH": "a"},
+        ),
+    ],
+)
+def test_what_a_backend_does_not_use_is_said(
+    monkeypatch: pytest.MonkeyPatch, backend: str, used: dict[str, str], unused: dict[str, str]
+) -> None:
+    for name, text in {"BACKEND": backend, **used, **EVERYWHERE}.items():
         monkeypatch.setenv(name, text)
-    monkeypatch.setenv("STALE_TIMEOUT_INPUT", "4")
-    [line] = setting_warnings(load_settings(), HANDLERS)
-    assert line == "without effect with BACKEND=embedded: REDIS_HOST, POSTGRES_URL, PARTITIONS, STALE_TIMEOUT_INPUT"
-
-
-def test_what_the_postgres_backend_does_not_use_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in {"BACKEND": "postgres", "REDIS_HOST": "a", "POSTGRES_HOST": "b", "SQLITE_PATH": "c"}.items():
+    assert setting_warnings(load_settings(), HANDLERS) == []
+    for name, text in unused.items():
         monkeypatch.setenv(name, text)
     assert setting_warnings(load_settings(), HANDLERS) == [
-        "without effect with BACKEND=postgres: REDIS_HOST, SQLITE_PATH"
+        f"without effect with BACKEND={backend}: {', '.join(unused)}"
+    ]
+
+
+def test_a_variable_that_is_set_to_nothing_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "")
+    monkeypatch.setenv("WORKER_HANDLERS", "")
+    assert setting_warnings(load_settings(), HANDLERS) == []
+
+
+@pytest.mark.parametrize(
+    ("roles", "line"),
+    [
+        ("all", "HEALTH_PORT has no effect in a process with the role api, which answers the same on API_PORT"),
+        ("api", "HEALTH_PORT has no effect in a process with the role api, which answers the same on API_PORT"),
+        ("worker", None),
+    ],
+)
+def test_a_port_for_health_beside_the_api_is_said_to_do_nothing(
+    monkeypatch: pytest.MonkeyPatch, roles: str, line: str | None
+) -> None:
+    for name, text in {"BACKEND": "distributed", "RUNTIME_ROLES": roles, "HEALTH_PORT": "8001"}.items():
+        monkeypatch.setenv(name, text)
+    assert setting_warnings(load_settings(), HANDLERS) == ([] if line is None else [line])
+    monkeypatch.setenv("API_PORT", "8001")
+    assert setting_warnings(load_settings(), HANDLERS) == [], "the image sets both, for whatever role it is given"
+
+
+def test_handlers_of_a_process_that_runs_nothing_are_said_to_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"BACKEND": "distributed", "RUNTIME_ROLES": "api", "WORKER_HANDLERS": "input"}.items():
+        monkeypatch.setenv(name, text)
+    assert setting_warnings(load_settings(), HANDLERS) == [
+        "WORKER_HANDLERS has no effect in a process without the role worker"
     ]
 
 

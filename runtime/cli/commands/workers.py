@@ -10,7 +10,7 @@ from ..options import add_server
 if TYPE_CHECKING:
     from ..options import Commands
 
-COLUMNS = ("replica", "alive", "heartbeat", "host", "version", "roles", "partitions", "free slots", "handlers")
+COLUMNS = ("replica", "alive", "as of", "host", "version", "roles", "partitions", "free slots", "handlers")
 
 
 def register(commands: Commands) -> None:
@@ -18,7 +18,9 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser(
         "workers",
         help="list the replicas and what they run",
-        description="The replicas of the last minutes by their heartbeats; --json has the attempts that each runs.",
+        description="The replicas of the last minutes, as they last said of themselves by a heartbeat; where there are "
+        "none (with the backend postgres, or while Redis does not answer) by what they have written to the database. "
+        "--json says which, and has the attempts that each runs.",
     )
     add_server(parser)
     parser.set_defaults(execute=execute)
@@ -44,7 +46,7 @@ def _row(item: Any) -> tuple[Any, ...]:
     return (
         item["id"],
         "yes" if item["alive"] else "no",
-        f"{seconds(item['seconds_since_heartbeat'])} ago",
+        f"{seconds(item['age_seconds'])} ago",
         item["host"],
         item["version"],
         ", ".join(item["roles"]),

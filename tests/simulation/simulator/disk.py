@@ -120,6 +120,12 @@ class SimulatedStore:
     async def leave(self, replica: str) -> None:
         await self._write(lambda: self._disk.leave(replica), "leave")
 
+    async def checkpoint(self, replica: str, text: str) -> None:
+        await self._write(lambda: self._disk.checkpoint(replica, text), "checkpoint")
+
+    async def list_checkpoints(self) -> Sequence[tuple[str, float]]:
+        return await self._read(self._disk.list_checkpoints)
+
     async def take_partition(self, partition: int, owner: str, version: int, lease_seconds: float) -> int:
         return await self._write(
             lambda: self._disk.take_partition(partition, owner, version, lease_seconds), "take_partition"
