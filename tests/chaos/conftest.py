@@ -78,9 +78,17 @@ class Server:
         """SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.process.terminate()
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
-        self.process.terminate()
+        self.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code."""
         return self.process.wait(timeout=60)
 
     def close(self) -> None:

@@ -23,8 +23,9 @@ QUICK = {
     "WORKER_HEARTBEAT_INTERVAL": "0.5",
     "WORKER_HEARTBEAT_TIMEOUT": "1.5",
     "WORKER_STALE_CLAIM_INTERVAL": "0.5",
+    "WORKER_CONCURRENCY": "50",
 }
-"""The times after which somebody counts as dead, as short as is sensible."""
+"""The times after which somebody counts as dead, as short as is sensible; and slots for everything at once."""
 LEASE_SECONDS = float(QUICK["ORCHESTRATOR_STALE_RESULT_TIMEOUT"])
 HEARTBEAT_TIMEOUT_SECONDS = float(QUICK["WORKER_HEARTBEAT_TIMEOUT"])
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
+from workflow_engine.plugins import Handler, NodeContext, RetryAfter, handler, hookimpl
 
 LOG_VARIABLE = "CHAOS_HANDLER_LOG"
 
@@ -18,7 +18,7 @@ async def pause(config: dict[str, Any], context: NodeContext) -> dict[str, Any]:
     _log(context)
     await asyncio.sleep(config.get("seconds", 0.0))
     if context.attempt <= config.get("failures", 0):
-        raise ConnectionError("not yet")
+        raise RetryAfter("not yet")
     return {"sum": 1 + sum(value["sum"] for value in context.inputs.values())}
 
 
