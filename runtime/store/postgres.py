@@ -19,6 +19,7 @@ from ..core.shares import Look, PartitionRecord
 from ..core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from ..errors import BackendError, PartitionLost, StoreUnavailable, StoreUnusable
 from ..failpoints import failpoint
+from ..grouping import Grouped
 from ..ports import (
     CommandRecord,
     CommitBatch,
@@ -38,7 +39,6 @@ from ..ports import (
     StoreHealth,
     Work,
 )
-from .grouping import Grouped
 from .postgres_connections import Connections, PostgresAddress
 from .postgres_errors import CANNOT_CONNECT, unusable
 from .postgres_migrations import check_migrated, migrate

@@ -11,8 +11,8 @@ import asyncpg
 from ...sql import load_queries
 from ..errors import BackendError, IdempotencyConflict
 from ..failpoints import failpoint
+from ..grouping import Grouped
 from ..ports import DefinitionVersion, IdempotencyClaim, NewDefinition, NewExecution
-from .grouping import Grouped
 from .postgres_connections import Connections
 from .postgres_errors import translate
 

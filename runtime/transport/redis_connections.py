@@ -27,6 +27,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..errors import BrokerUnavailable, SetupError
+from ..grouping import Grouped
 
 SECONDS_BETWEEN_LINES = 1.0
 _log = logging.getLogger(__name__)
@@ -101,7 +102,10 @@ class Server(NamedTuple):
 
 
 class RedisConnections:
-    """The client of one server or one cluster. Safe to use concurrently: so many calls at a time, the others wait.
+    """The client of one server or one cluster. Safe to use concurrently.
+
+    What is asked of one server at the same time goes out in one piece over one connection: most of what a call costs
+    is its own way there and back. Of a cluster's nodes, so many calls at a time; the others wait.
 
     A call fails within the time limit, and nothing is tried twice: who calls knows whether that is wanted.
     """
@@ -120,6 +124,7 @@ class RedisConnections:
         self._apart: set[AbstractConnection] = set()
         self._next_node = 0
         self._is_away = False
+        self._together: Grouped[Sequence[Any]] = Grouped(self._send_together)
 
     def open(self) -> None:
         """Make ready; connections are made when they are wanted. Raises `SetupError`."""
@@ -169,6 +174,7 @@ class RedisConnections:
                 await client.aclose()
                 if isinstance(client, Redis):
                     await client.connection_pool.disconnect()
+        await self._together.close()
 
     async def run(self, name: str, keys: Sequence[str], arguments: Iterable[str | bytes | int] = ()) -> Any:
         """What a script returns. Raises `BrokerUnavailable`."""
@@ -229,7 +235,7 @@ class RedisConnections:
 
     async def _within_limits(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         try:
-            async with asyncio.timeout(self.timeout_seconds), self._free:
+            async with asyncio.timeout(self.timeout_seconds):
                 answer = await call(*arguments)
         except ERRORS as error:
             raise await self.fail(error) from error
@@ -248,7 +254,20 @@ class RedisConnections:
     async def _send(self, *parts: Any) -> Any:
         if self._client is None:
             raise _closed()
-        return await self._client.execute_command(*parts)
+        if isinstance(self._client, Redis):
+            return await self._together.ask(parts)
+        async with self._free:
+            return await self._client.execute_command(*parts)
+
+    async def _send_together(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """The answers to commands of one piece: the error of one is among them, that of the connection is raised."""
+        if not isinstance(self._client, Redis):
+            raise _closed()
+        async with asyncio.timeout(self.timeout_seconds), self._client.pipeline(transaction=False) as pipeline:
+            for parts in commands:
+                pipeline.execute_command(*parts)
+            answers: Sequence[Any] = await pipeline.execute(raise_on_error=False)
+            return answers
 
     async def _ask_servers(self) -> Sequence[Server]:
         try:

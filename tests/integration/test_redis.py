@@ -433,14 +433,39 @@ async def test_a_cluster_has_one_database_only(redis_cluster: RedisCluster, make
         await make_broker(redis_cluster.address._replace(db=1), cluster=True)
 
 
-async def test_calls_wait_for_a_free_connection(redis_server: RedisServer, make_broker: Make) -> None:
-    redis_server.ask("FLUSHALL")
-    before = redis_server.ask("INFO", "stats")["total_connections_received"]
-    broker = await make_broker(redis_server.address, max_connections=3)
+async def test_calls_wait_for_a_free_connection_to_a_cluster(redis_cluster: RedisCluster, make_broker: Make) -> None:
+    redis_cluster.ask_all("FLUSHALL")
+    connections = [server.ask("INFO", "stats")["total_connections_received"] for server in redis_cluster.servers]
+    broker = await make_broker(redis_cluster.address, cluster=True, max_connections=3)
     await asyncio.gather(*(broker.spill(3, [task(number)]) for number in range(200)))
     assert len(await sightings(broker)) == 200
-    # One more for this question.
-    assert redis_server.ask("INFO", "stats")["total_connections_received"] <= before + 3 + 1
+    for server, before in zip(redis_cluster.servers, connections, strict=True):
+        # One more for this question.
+        assert server.ask("INFO", "stats")["total_connections_received"] <= before + 3 + 1
+
+
+async def test_what_is_asked_at_the_same_time_goes_out_together(redis_server: RedisServer, make_broker: Make) -> None:
+    redis_server.ask("FLUSHALL")
+    broker = await make_broker(redis_server.address)
+    await broker.spill(3, [task(0)])  # from here on the server knows the script
+    before = redis_server.ask("INFO", "stats")
+    await asyncio.gather(*(broker.spill(3, [task(number)]) for number in range(200)))
+    after = redis_server.ask("INFO", "stats")
+    assert len(await sightings(broker)) == 200
+    assert after["total_connections_received"] == before["total_connections_received"] + 1  # this question's
+    assert after["total_reads_processed"] < before["total_reads_processed"] + 50
+
+
+async def test_what_one_call_is_refused_does_not_concern_those_that_went_with_it(
+    redis_server: RedisServer, make_broker: Make
+) -> None:
+    redis_server.ask("FLUSHALL")
+    redis_server.ask("SET", "{wf:4}:out", "of another type")
+    broker = await make_broker(redis_server.address)
+    refused, done = await asyncio.gather(broker.spill(4, [task(1)]), broker.spill(3, [task(2)]), return_exceptions=True)
+    assert isinstance(refused, BrokerUnavailable)
+    assert done is None
+    assert [each.task for each in await take_all(broker)] == [task(2)]
 
 
 async def test_a_call_that_is_cancelled_leaves_nothing_behind_for_the_next(
