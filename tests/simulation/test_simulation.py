@@ -54,10 +54,12 @@ def test_every_seed_keeps_every_invariant(simulation_seeds: int, topology: str) 
         world = run_seed(seed, topology=topology)
         assert not world.violations, describe(world, world.violations[0])
         happened += world.happened
-    print(f"{simulation_seeds} seeds {topology}: {dict(sorted(happened.items()))}")  # noqa: T201
-    if simulation_seeds >= 100:
-        assert [fault for fault in FAULTS if not happened[fault]] == []
-        assert happened["execution_COMPLETED"] > simulation_seeds
+    print(f"{seeds} seeds, {topology}: {dict(sorted(happened.items()))}")  # noqa: T201
+    if seeds >= 100:
+        # In a fleet it is the broker that makes outcomes late.
+        faults = FAULTS if topology != "distributed" else (*set(FAULTS) - {"outcome_late"}, *FAULTS_OF_FLEETS)
+        assert [fault for fault in faults if not happened[fault]] == []
+        assert happened["execution_COMPLETED"] > seeds
         assert happened["execution_FAILED"] > 0
         assert happened["execution_CANCELLED"] > 0
 
