@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ...observability.rare_log import RareLog
 from ..core.problem import Problem
 from ..errors import (
     BackendError,
@@ -101,11 +102,11 @@ def problem_response(document: Any, headers: Mapping[str, str] | None = None) ->
     return json_response(status, document, content_type=PROBLEM_MEDIA_TYPE, headers=headers)
 
 
-def error_response(error: EngineError) -> web.Response:
+def error_response(error: EngineError, rare_log: RareLog) -> web.Response:
     """An error as a response. What is the engine's fault, or its store's, is logged."""
     document = error_document(error)
     if document["status"] >= 500 and not isinstance(error, _EXPECTED):
-        log.error("request refused: %s", error)
+        rare_log.write(logging.ERROR, error.code, f"request refused: {error}")
     return problem_response(document, error.headers if isinstance(error, RequestRefused) else None)
 
 
@@ -123,6 +124,7 @@ def problems_middleware(*, show_faults: bool) -> Any:
 
     `show_faults`: the answer to a fault of the engine names the exception; the log always does.
     """
+    rare_log = RareLog(log)
 
     @web.middleware
     async def middleware(
@@ -131,7 +133,7 @@ def problems_middleware(*, show_faults: bool) -> Any:
         try:
             return await handler(request)
         except EngineError as error:
-            return error_response(error)
+            return error_response(error, rare_log)
         except web.HTTPException as error:
             if error.status < 400:
                 raise

@@ -359,6 +359,7 @@ class Deliveries:
         if self._contact_since == math.inf:
             self._contact_since = asked_at
         named = named_by(replicas)
+        lost = []
         for partition, sight in zip(partitions, sights, strict=True):
             if self._unlooked.pop(partition, None) is not None:
                 self._find(partition, sight, named, replicas, asked_at)
@@ -369,7 +370,9 @@ class Deliveries:
                 elsewhere = self._elsewhere.get(key)
                 if elsewhere is not None and elsewhere.partition == partition:
                     until = asked_at + milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
-                    self._judge(key, elsewhere, until, asked_at)
+                    if self._judge(key, elsewhere, until, asked_at):
+                        lost.append(key)
+        _tell_lost(lost, "no queue, no heartbeat and no inbox has them")
 
     def _find(
         self,
@@ -391,7 +394,8 @@ class Deliveries:
                 give_up_at = asked_at + self._stale_timeout_seconds(UNKNOWN)
                 self._note(key, partition, UNKNOWN, asked_at + left, give_up_at)
 
-    def _judge(self, key: DeliveryKey, elsewhere: _Elsewhere, until: float, now: float) -> None:
+    def _judge(self, key: DeliveryKey, elsewhere: _Elsewhere, until: float, now: float) -> bool:
+        """Whether it is lost; takes note until when it exists at least."""
         if until > now:
             elsewhere.give_up_at = now + self._stale_timeout_seconds(elsewhere.handler)
         else:
@@ -400,42 +404,42 @@ class Deliveries:
             handed_out = elsewhere.exists_until if elsewhere.exists_until < math.inf else now
             until = max(handed_out, self._contact_since + self._heartbeat_timeout_seconds)
         elsewhere.exists_until = until
-        if until <= now:
-            self._lose(key, "no queue, no heartbeat and no inbox has it")
+        return until <= now and self._lose(key)
 
     def _give_up(self) -> None:
         """While the broker cannot be asked, what nothing was heard of for too long is lost."""
         if self._contact_since < math.inf:
             return
         now = self._clock.monotonic()
-        for key, elsewhere in list(self._elsewhere.items()):
-            if elsewhere.give_up_at <= now:
-                self._lose(key, "the broker is away, and nothing was heard of it")
+        too_long = [key for key, elsewhere in self._elsewhere.items() if elsewhere.give_up_at <= now]
+        lost = [key for key in too_long if self._lose(key)]
+        _tell_lost(lost, "the broker is away, and nothing was heard of them")
 
-    def _lose(self, key: DeliveryKey, reason: str) -> None:
+    def _lose(self, key: DeliveryKey) -> bool:
         if (key.node, key.attempt) in self._pool.running(key.execution_id):
             # Taken by this very process, whose word has not come through.
             self._elsewhere[key].exists_until = self._clock.monotonic() + self._heartbeat_timeout_seconds
             self._elsewhere[key].give_up_at = math.inf
-            return
+            return False
         elsewhere = self._drop(key)
         if elsewhere is None:
-            return
-        log.warning(
-            "attempt %d of node %d of execution %s is lost: %s", key.attempt, key.node, key.execution_id, reason
-        )
+            return False
         self._to_forget.setdefault(elsewhere.partition, []).append(key)
         self._lost[key] = self._clock.monotonic()
         self._nudge()
+        return True
 
     def _fail_unserved(self) -> None:
         """Nodes whose handler no live process has: said once, and failed when it was so for too long."""
         now = self._clock.monotonic()
-        for handler in [handler for handler in self._unserved_since if not self._waiting.get(handler)]:
+        for handler in list(self._unserved_since):
+            if self._spare.serves(handler):
+                log.info("a live process has the handler %s: its nodes wait no longer", handler)
+            elif self._waiting.get(handler):
+                continue
             del self._unserved_since[handler]
         for handler, queue in self._waiting.items():
             if not queue or self._spare.serves(handler):
-                self._unserved_since.pop(handler, None)
                 continue
             if handler not in self._unserved_since:
                 self._unserved_since[handler] = now
@@ -467,3 +471,13 @@ class Deliveries:
             if not of_execution:
                 del self._of_execution[key.execution_id]
         return elsewhere
+
+
+def _tell_lost(keys: Sequence[DeliveryKey], reason: str) -> None:
+    """In one line: a worker may have had hundreds."""
+    if keys:
+        first = keys[0]
+        log.warning(
+            "%d deliveries are lost, attempt %d of node %d of execution %s among them: %s",
+            *(len(keys), first.attempt, first.node, first.execution_id, reason),
+        )

@@ -262,6 +262,8 @@ class Owner:
                 log.error("cannot commit, trying again in %g s: %s", backoff, error)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+        if backoff > 0.1:
+            log.info("commits are taken again")
         failpoint("owner.commit.after")
         lost = []
         for batch, version in zip(batches, versions, strict=True):

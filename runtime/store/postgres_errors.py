@@ -66,9 +66,13 @@ def may_pass(error: Exception) -> bool:
 
 def unusable(address: object, error: Exception) -> StoreUnusable:
     """A database that does not let this process in, with the settings to look at."""
+    # What is unavailable has said where.
+    said = (
+        str(error) if isinstance(error, StoreUnavailable) else f"no use of PostgreSQL at {address}: {describe(error)}"
+    )
     return StoreUnusable(
-        f"no use of PostgreSQL at {address}: {describe(error)}; check POSTGRES_URL, or POSTGRES_HOST, "
-        "POSTGRES_PORT, POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DATABASE"
+        f"{said}; check POSTGRES_URL, or POSTGRES_HOST, POSTGRES_PORT, POSTGRES_USER, POSTGRES_PASSWORD and "
+        "POSTGRES_DATABASE"
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ..broker import Broker
 from ..clock import Clock
-from ..core.deliveries import DeliveryKey, Heartbeat, Replicas
+from ..core.deliveries import DeliveryKey, Heartbeat, Replicas, SeenHeartbeat
 from ..errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
@@ -54,11 +54,16 @@ class Heartbeats:
             listener(replicas)
 
     async def replicas(self, max_age_seconds: float = 0.0) -> Replicas:
-        """Every heartbeat there is, not older than that. Raises `BrokerUnavailable`."""
+        """Every heartbeat there is, seen no longer ago than that, and this replica as it is now.
+
+        Raises `BrokerUnavailable`.
+        """
         if self._latest is None or self._clock.monotonic() - self._latest_at >= max_age_seconds:
             self._keep(await self._broker.read_replicas())
         assert self._latest is not None
-        return self._latest
+        own = self._describe()
+        others = [each for each in self._latest.seen if each.heartbeat.replica != own.replica]
+        return self._latest._replace(seen=[*others, SeenHeartbeat(self._latest.now, own)])
 
     async def run(self) -> None:
         """Beat until cancelled."""

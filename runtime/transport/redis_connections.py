@@ -26,10 +26,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ...observability.rare_log import RareLog
 from ..errors import BrokerUnavailable, SetupError
 from ..grouping import Grouped
 
-SECONDS_BETWEEN_LINES = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -57,24 +57,6 @@ class Script(NamedTuple):
 
     text: bytes
     digest: str
-
-
-class RareLog:
-    """At most one line a second for each cause; the next one says how many there would have been."""
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-        self._last: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
-
-    def write(self, level: int, cause: str, message: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._last.get(cause, -SECONDS_BETWEEN_LINES) < SECONDS_BETWEEN_LINES:
-            self._left_out[cause] = self._left_out.get(cause, 0) + 1
-            return
-        self._last[cause] = now
-        left_out = self._left_out.pop(cause, 0)
-        self._log.log(level, "%s%s", message, f" ({left_out} more of this kind)" if left_out else "")
 
 
 def load_scripts() -> Mapping[str, Script]:

@@ -70,6 +70,19 @@ async def test_a_store_that_is_gone(client: Client, runtime: Runtime) -> None:
     assert (await client.get("/v1/health")).status == 503
 
 
+async def test_requests_that_a_store_cannot_take_are_said_in_one_line(
+    client: Client, runtime: Runtime, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runtime.store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("workflow_engine.observability.rare_log.SECONDS_BETWEEN_LINES", 3600.0)
+        for _ in range(3):
+            await problem(await client.post(SUBMIT, json=HELLO), 503, "store-unavailable")
+    assert [record.message for record in caplog.records if "refused" in record.message] == [
+        "request refused: the store is closed"
+    ]
+
+
 async def test_a_fault_of_the_engine_is_logged_and_not_shown(
     client: Client, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

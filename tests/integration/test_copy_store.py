@@ -230,7 +230,7 @@ def test_the_command_copies_and_says_what_to_do_next(
         ("moving.db", "postgres", "--from is written sqlite:FILE"),
         ("sqlite:absent.db", "postgres", "there is no file absent.db"),
         ("sqlite:there.db", "mysql://x", "--to is a URL that begins with postgresql://"),
-        ("sqlite:there.db", "postgresql://127.0.0.1:1/x", "no use of PostgreSQL at postgres@127.0.0.1:1/x"),
+        ("sqlite:there.db", "postgresql://127.0.0.1:1/x", "no connection to PostgreSQL at postgres@127.0.0.1:1/x"),
     ],
 )
 def test_what_cannot_be_copied_is_named(

@@ -163,8 +163,9 @@ def permission_for_everything(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_is_ever_lost(patch: pytest.MonkeyPatch) -> None:
-    def keep(deliveries: Deliveries, key: DeliveryKey, reason: str) -> None:
+    def keep(deliveries: Deliveries, key: DeliveryKey) -> bool:
         deliveries._elsewhere[key].exists_until = float("inf")
+        return False
 
     patch.setattr(Deliveries, "_lose", keep)
 

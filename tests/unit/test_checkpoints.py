@@ -1,4 +1,4 @@
-"""What replicas write to the store of themselves, and what is read of it."""
+"""What replicas write to the store of themselves, and what is read of it; and of themselves in their heartbeats."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from workflow_engine.runtime.core.deliveries import DeliveryKey, Heartbeat
 from workflow_engine.runtime.errors import StoreUnavailable
 from workflow_engine.runtime.store.memory import MemoryStore
 from workflow_engine.runtime.transport.checkpoints import Checkpoints
+from workflow_engine.runtime.transport.heartbeats import Heartbeats
+from workflow_engine.runtime.transport.memory import MemoryBroker
 
 NOW = 1_790_000_000_000
 
@@ -120,3 +122,14 @@ async def test_nothing_is_said_of_who_has_left(store: Store) -> None:
     await write(store, "a")
     await checkpoints(store, "a").leave()
     assert await store.list_checkpoints() == []
+
+
+async def test_heartbeats_of_the_others_and_this_one_as_it_is() -> None:
+    broker = MemoryBroker(lambda: NOW)
+    said = [heartbeat("a", free_slots=3)]
+    heartbeats = Heartbeats(broker=broker, clock=OwnedClock(), describe=lambda: said[-1], interval_seconds=10.0)
+    await broker.beat(heartbeat("b", free_slots=3))
+    await heartbeats.beat()
+    said.append(heartbeat("a", free_slots=8))
+    found = await heartbeats.replicas(10.0)
+    assert {each.heartbeat.replica: each.heartbeat.free_slots for each in found.seen} == {"a": 8, "b": 3}

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "handlers": frozenset({"plugins"}),
     "observability": CORE | {"runtime/ports.py", "runtime/errors.py"},
     "runtime/store": FOUNDATION | {"runtime/grouping.py", "sql"},
-    "runtime/transport": FOUNDATION | {"runtime/grouping.py"},
+    "runtime/transport": FOUNDATION | {"runtime/grouping.py", "observability"},
     "runtime/graphs.py": {"runtime/core", "runtime/ports.py"},
     "runtime/known_handlers.py": PORTS,
     "runtime/orchestrator": FOUNDATION | {"runtime/graphs.py", "observability"},
