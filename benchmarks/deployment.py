@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+from command_counter import CommandCounter, counting_commands
 from harness import BenchmarkRuntime
 from plugin import noop_plugin
 from servers import Server, engine_server
@@ -38,16 +39,17 @@ _FSYNCS_FROM_18 = "SELECT coalesce(sum(fsyncs), 0) FROM pg_stat_io WHERE object 
 
 
 class Counts(NamedTuple):
-    """What the servers have done so far. `round_trips` are those to PostgreSQL; `commands` were sent to Valkey."""
+    """What the servers have done so far. Commands to Valkey are those that were sent: not what scripts call."""
 
     statements: int
-    round_trips: int
+    round_trips_to_postgres: int
     fsyncs: int
     commands: int
+    round_trips_to_valkey: int
 
     def per_node(self, before: Counts, nodes: int) -> dict[str, float]:
         """What was done since, by node."""
-        names = ("statements", "round trips", "fsyncs", "Redis commands")
+        names = ("statements", "round trips to PostgreSQL", "fsyncs", "commands to Valkey", "round trips to Valkey")
         return {name: round((now - then) / nodes, 4) for name, now, then in zip(names, self, before, strict=True)}
 
 
@@ -66,6 +68,7 @@ class Deployment:
             }
         )
         self._redis = RedisServer({"appendonly": "yes", "appendfsync": "everysec"})
+        self._commands: CommandCounter | None = None
 
     async def start(self) -> None:
         """Start both servers."""
@@ -117,18 +120,32 @@ class Deployment:
         """Empty Valkey: replicas on another database come next."""
         self._redis.ask("FLUSHALL")
 
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[None]:
+        """Meanwhile `counts` can be asked for; and everything is slower."""
+        address = self._redis.address
+        async with counting_commands(address.host, address.port) as self._commands:
+            yield
+        self._commands = None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether `counts` can be asked for."""
+        return self._commands is not None
+
     async def counts(self, database: str) -> Counts:
         """What was done so far. Servers count late what is done on a connection: waits until the engine's are gone."""
+        assert self._commands is not None
         async with self.connection("postgres") as connection:
             while await connection.fetchval("SELECT 1 FROM pg_stat_activity WHERE application_name = $1", ENGINE):
                 await asyncio.sleep(POLL_SECONDS)
             row = await connection.fetchrow(_COUNTS, database)
             is_new = connection.get_server_version().major >= 18
             fsyncs = await connection.fetchval(_FSYNCS_FROM_18 if is_new else _FSYNCS)
-        # Not by command: those that scripts call are not sent. A client waits for its answer, so that one command is
-        # read at a time; one that is longer than a buffer counts more than once.
-        commands = self._redis.ask("INFO", "stats")["total_reads_processed"]
-        return Counts(*map(int, (*row, fsyncs, commands)))
+        commands = await self._commands.count(lambda mark: self._redis.ask("ECHO", mark))
+        # What comes in one piece is read at once, unless it is longer than a buffer.
+        reads = self._redis.ask("INFO", "stats")["total_reads_processed"]
+        return Counts(*map(int, (*row, fsyncs, commands, reads)))
 
     @asynccontextmanager
     async def connection(self, database: str) -> AsyncIterator[Any]:

@@ -37,7 +37,7 @@ SWEPT_SECONDS = 6
 
 
 class Replicas:
-    """What is measured. `counts`: by case, what the last run of it has cost the servers, by node."""
+    """What is measured. `counts`: by case, what a run of it has cost the servers, by node."""
 
     def __init__(self, deployment: Deployment, scale: int) -> None:
         """`scale` divides the work."""
@@ -63,13 +63,13 @@ class Replicas:
         executions = 100 // self._scale
         nodes = executions * (WIDTH + 2)
         database = await self._deployment.create_database()
-        before = await self._deployment.counts(database)
+        before = await self._counts(database)
         roles = {"runtime_roles": "api,orchestrator"}
         async with self._deployment.open_runtime("distributed", database, **roles) as runtime:
             with self._deployment.serve("distributed", database, RUNTIME_ROLES="worker", HEALTH_PORT="0"):
                 await runtime.run_many(fan_out(WIDTH), executions=2, concurrency=2)
                 seconds = await runtime.run_many(fan_out(WIDTH), executions=executions, concurrency=20)
-        await self._count("dedicated worker", database, before, nodes)
+        await self._note("dedicated worker", database, before, nodes)
         return nodes / seconds
 
     async def alone(self, backend: str) -> float:
@@ -103,16 +103,20 @@ class Replicas:
     ) -> float:
         """Seconds for that many executions on a replica with all roles."""
         database = await self._deployment.create_database()
-        before = await self._deployment.counts(database)
+        before = await self._counts(database)
         async with self._deployment.open_runtime(backend, database) as runtime:
             await runtime.run_many(document, executions=10, concurrency=10)
             seconds = await runtime.run_many(document, executions=executions, concurrency=concurrency)
-        await self._count(name, database, before, executions * len(document["dag"]["nodes"]))
+        await self._note(name, database, before, executions * len(document["dag"]["nodes"]))
         return seconds
 
-    async def _count(self, name: str, database: str, before: Counts, nodes: int) -> None:
+    async def _counts(self, database: str) -> Counts | None:
+        return await self._deployment.counts(database) if self._deployment.is_counting else None
+
+    async def _note(self, name: str, database: str, before: Counts | None, nodes: int) -> None:
         """What starting, warming up and stopping cost is in it."""
-        self.counts[name] = (await self._deployment.counts(database)).per_node(before, nodes)
+        if before is not None:
+            self.counts[name] = (await self._deployment.counts(database)).per_node(before, nodes)
 
     async def _write_rows(self, executions: int, attempts_each: int) -> float:
         async with self._deployment.connection(await self._deployment.create_database()) as connection:
@@ -204,6 +208,9 @@ async def run(options: argparse.Namespace) -> None:
         cases = [case for case in throughput_cases(replicas) if not options.only or options.only in case.name]
         await measure(cases, options.rounds)
         print_table(cases)
+        async with deployment.counting():
+            for case in cases:
+                await case.engine()
         print()
         for name, counts in replicas.counts.items():
             print(f"by node, {name}: {counts}")
