@@ -33,13 +33,14 @@ class News(NamedTuple):
     """Something has happened, for whoever it concerns. May be lost: everybody looks by himself now and then.
 
     `inbox`: partitions whose inbox has something; `tasks`: partitions with queued deliveries; `changed` and `ended`:
-    executions.
+    executions; `owners`: replicas that have come to own partitions, or have handed one over.
     """
 
     inbox: Collection[int] = ()
     tasks: Collection[int] = ()
     changed: Collection[str] = ()
     ended: Collection[str] = ()
+    owners: Collection[str] = ()
 
 
 class BrokerHealth(NamedTuple):
@@ -112,8 +113,8 @@ class Broker(Inboxes, TaskQueues, Heartbeats, Protocol):
     async def close(self) -> None:
         """Release everything. Safe to call twice, and without `open`."""
 
-    async def publish(self, changed: Collection[str], ended: Collection[str]) -> None:
-        """Tell the news of executions."""
+    async def publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str] = ()) -> None:
+        """Tell the news of executions and of owners."""
 
     def listen(self) -> AsyncIterator[News]:
         """The news from now on, this replica's own too. The first item is empty news: from then on all is heard.

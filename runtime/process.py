@@ -12,6 +12,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from .. import __version__
 from ..config import Settings, check_supported
@@ -267,6 +268,12 @@ class Runtime:
         self.shared.alone = not any(each.replica != self.replica for each in others)
         self.deliveries.note_replicas(replicas)
 
+    def _note_owners(self, replicas: Collection[str]) -> None:
+        """Others have come, or have handed something over: what is to be owned here is looked at now."""
+        if any(each != self.replica for each in replicas):
+            self.leases.next_look = 0.0
+            self.transport.nudge()
+
     async def _running_elsewhere(self, execution_id: str) -> Collection[tuple[int, int]]:
         """The (node, attempt) that other processes say they run."""
         if self.heartbeats is None or self.clock.monotonic() < self._hot_again_at:
@@ -289,6 +296,7 @@ class Runtime:
             replica=self.replica,
             lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
             interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
+            tell=(lambda: None) if self.shared is None else partial(self.shared.tell_of_owner, self.replica),
         )
 
     def _build_heartbeats(self, broker: Broker) -> Heartbeats:
@@ -354,6 +362,8 @@ class Runtime:
             recover_at_once=settings.worker_concurrency,
         )
         self.deliveries.find_execution = owner.live
+        if self.shared is not None:
+            self.shared.on_owners = self._note_owners
         return owner
 
     def _build_taker(self) -> Taker | None:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 NOBODY = ""
+LEFT_OVER_SECONDS = 1.0
+"""What is free and not taken by those whose share it would be is looked at again after that time."""
 
 
 class PartitionRecord(NamedTuple):
@@ -60,7 +62,8 @@ def plan(look: Look, replica: str, owned: Collection[int], interval_seconds: flo
     """What `replica`, which believes to own `owned`, does about what it sees.
 
     Its own former partitions are taken back at once, whether they have expired or not: nobody else can be their
-    owner. More than its share is handed over one at a time, the highest first.
+    owner. More than its share is handed over one at a time, the highest first. Whoever has its share looks when a lease
+    runs out, too: its owner may have died, and everybody's share be larger.
     """
     share = share_of(replica, look.replicas, len(look.partitions))
     kept = [each.partition for each in look.partitions if each.owner == replica and each.partition in owned]
@@ -71,5 +74,6 @@ def plan(look: Look, replica: str, owned: Collection[int], interval_seconds: flo
     take = mine + free[: max(0, room)]
     release = [max(kept)] if len(kept) > share else []
     waits = [each.expires_in_seconds for each in look.partitions if each.owner != replica and each.is_owned]
-    next_look = min([interval_seconds, *waits]) if room > 0 else interval_seconds
-    return Plan(take, release, lost, next_look)
+    if len(take) < len(mine) + len(free):
+        waits.append(LEFT_OVER_SECONDS)
+    return Plan(take, release, lost, min([interval_seconds, *waits]))

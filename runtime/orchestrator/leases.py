@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock
@@ -36,9 +36,19 @@ class Leases:
     """The partitions of one replica, with their versions and deadlines."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, replica: str, lease_seconds: float, interval_seconds: float
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        replica: str,
+        lease_seconds: float,
+        interval_seconds: float,
+        tell: Callable[[], None],
     ) -> None:
-        """`lease_seconds`: how long a silent owner keeps what it owns; `interval_seconds`: longest between looks."""
+        """`lease_seconds`: how long a silent owner keeps what it owns; `interval_seconds`: longest between looks.
+
+        `tell` lets the others look at once: there is one more with a share, or something to take.
+        """
         self.replica = replica
         self.lease_seconds = lease_seconds
         self.versions: dict[int, int] = {}
@@ -47,6 +57,8 @@ class Leases:
         self._store = store
         self._clock = clock
         self._interval_seconds = interval_seconds
+        self._tell = tell
+        self._is_known = False
         self._deadlines: dict[int, float] = {}
         self._renew_at: dict[int, float] = {}
         self._draining: dict[int, float] = {}
@@ -104,6 +116,9 @@ class Leases:
         """Look, and take what is this replica's to take. Raises what the store raises."""
         asked_at = self._clock.monotonic()
         look = await self._store.look(self.replica, self.lease_seconds)
+        if not self._is_known:
+            self._is_known = True
+            self._tell()
         decided = plan(look, self.replica, self.versions.keys(), self._interval_seconds)
         for partition in decided.lost:
             self.forget(partition)
@@ -142,6 +157,7 @@ class Leases:
         self.forget(partition)
         failpoint("leases.release")
         await self._store.release_partition(partition, version)
+        self._tell()
 
     async def leave(self) -> None:
         """Hand everything over, as far as the store answers: others take the rest when it has expired."""
@@ -149,5 +165,6 @@ class Leases:
             for partition in list(self.versions):
                 await self.release(partition)
             await self._store.leave(self.replica)
+            self._tell()
         except BackendError as error:
             log.warning("partitions are left to expire: %s", error)

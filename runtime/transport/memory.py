@@ -143,7 +143,9 @@ class MemoryBroker:
     async def retire(self, replica: str) -> None:
         self._heartbeats.pop(replica, None)
 
-    async def publish(self, changed: Collection[str], ended: Collection[str]) -> None:
+    async def publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str] = ()) -> None:
+        if owners:
+            self._tell(News(owners=tuple(owners)))
         if changed or ended:
             self._tell(News(changed=tuple(changed), ended=tuple(ended)))
 

@@ -231,8 +231,10 @@ class RedisBroker:
         await self._check()
         await self._connections.command("HDEL", _REPLICAS, replica)
 
-    async def publish(self, changed: Collection[str], ended: Collection[str]) -> None:
+    async def publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str] = ()) -> None:
         """In messages of a thousand ids; those of what changed go first."""
+        if owners:
+            await self._connections.command("PUBLISH", NEWS, news_text(News(owners=owners)))
         ids = [*((each, False) for each in changed), *((each, True) for each in ended)]
         for start in range(0, len(ids), MOST_IDS_IN_A_MESSAGE):
             some = ids[start : start + MOST_IDS_IN_A_MESSAGE]

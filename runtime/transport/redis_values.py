@@ -148,19 +148,20 @@ def _read_attempt(value: object) -> DeliveryKey:
     raise Unreadable("an attempt has three parts")
 
 
-_NEWS = ("i", "t", "c", "e")
+_NEWS = ("i", "t", "c", "e", "o")
 
 
 def read_news(text: bytes) -> News:
     value = _json(text)
     if not isinstance(value, dict):
         raise Unreadable("news are an object")
-    inbox, tasks, changed, ended = (_list(value.get(name, [])) for name in _NEWS)
+    inbox, tasks, changed, ended, owners = (_list(value.get(name, [])) for name in _NEWS)
     return News(
         [_number(each, _MOST) for each in inbox],
         [_number(each, _MOST) for each in tasks],
         [_identifier(each) for each in changed],
         [_identifier(each) for each in ended],
+        [_identifier(each) for each in owners],
     )
 
 

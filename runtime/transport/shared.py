@@ -48,6 +48,8 @@ class SharedTransport(LocalTransport):
         """Called when deliveries were queued in these partitions; in any, for None."""
         self.on_ended: Callable[[Collection[str]], None] = lambda execution_ids: None
         """Called when executions have ended, here or elsewhere."""
+        self.on_owners: Callable[[Collection[str]], None] = lambda replicas: None
+        """Called when replicas have come to own partitions, or have handed one over; this one's own ways too."""
         self.alone = False
         """Whether no other replica wants to hear the news."""
         self._broker = broker
@@ -60,6 +62,7 @@ class SharedTransport(LocalTransport):
         self._outgoing: dict[int, _Outgoing] = {}
         self._changed: dict[str, None] = {}
         self._ended: dict[str, None] = {}
+        self._owners: dict[str, None] = {}
         self._to_send = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -140,6 +143,11 @@ class SharedTransport(LocalTransport):
             self._ended.update(dict.fromkeys(ended))
             self._sending()
 
+    def tell_of_owner(self, replica: str) -> None:
+        """Tell the others that this replica has come to own partitions, or has handed one over."""
+        self._owners[replica] = None
+        self._sending()
+
     async def run(self) -> None:
         """Send, hear and read, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -173,9 +181,10 @@ class SharedTransport(LocalTransport):
             outgoing, self._outgoing = self._outgoing, {}
             changed, self._changed = self._changed, {}
             ended, self._ended = self._ended, {}
+            owners, self._owners = self._owners, {}
             sends = [self._send_one(partition, each) for partition, each in outgoing.items()]
-            if changed or ended:
-                sends.append(self._publish(changed, ended))
+            if changed or ended or owners:
+                sends.append(self._publish(changed, ended, owners))
             if all(await asyncio.gather(*sends)):
                 backoff.reset()
                 if not self._to_send.is_set():
@@ -199,9 +208,9 @@ class SharedTransport(LocalTransport):
             return False
         return True
 
-    async def _publish(self, changed: Collection[str], ended: Collection[str]) -> bool:
+    async def _publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str]) -> bool:
         try:
-            await self._broker.publish(changed, ended)
+            await self._broker.publish(changed, ended, owners)
         except BrokerUnavailable:
             # Nobody depends on it: who waits for news looks by himself every second.
             return False
@@ -232,6 +241,8 @@ class SharedTransport(LocalTransport):
             super().publish(news.changed, news.ended)
         if news.ended:
             self.on_ended(news.ended)
+        if news.owners:
+            self.on_owners(news.owners)
 
     async def _read(self) -> None:
         while True:

@@ -323,15 +323,17 @@ async def test_who_listens_hears_what_happens(broker: Broker) -> None:
         await broker.spill(5, [task(1)])
         await broker.give_back(5, await take_all(broker, partition=5))
         await broker.publish(["e1", "e2"], ["e2"])
+        await broker.publish((), (), ["r1"])
         # Not always in this order: those of several nodes go several ways.
         for stream in (news, others_news):
-            heard = [await anext(stream) for _ in range(5)]
+            heard = [await anext(stream) for _ in range(6)]
             assert sorted(tuple(map(list, each)) for each in heard) == [
-                ([], [], ["e1", "e2"], ["e2"]),
-                ([], [5], [], []),
-                ([], [5], [], []),
-                ([3], [], [], []),
-                ([4], [], [], []),
+                ([], [], [], [], ["r1"]),
+                ([], [], ["e1", "e2"], ["e2"], []),
+                ([], [5], [], [], []),
+                ([], [5], [], [], []),
+                ([3], [], [], [], []),
+                ([4], [], [], [], []),
             ]
 
 

@@ -27,6 +27,7 @@ from workflow_engine.plugins import Handler, NodeContext, hookimpl
 from workflow_engine.runtime.api.app import build_app
 from workflow_engine.runtime.api.options import ApiOptions, HealthSources
 from workflow_engine.runtime.api.server import ApiRunner
+from workflow_engine.runtime.broker import Broker
 from workflow_engine.runtime.cli.api import health_sources
 from workflow_engine.runtime.cli.main import main
 from workflow_engine.runtime.clock import Clock
@@ -187,11 +188,16 @@ def start_runtime(tmp_path: Path, running_runtimes: list[Runtime]) -> Callable[.
     """
 
     async def start(
-        *, handlers: Iterable[Handler] = (), clock: Clock | None = None, store: Store | None = None, **settings: Any
+        *,
+        handlers: Iterable[Handler] = (),
+        clock: Clock | None = None,
+        store: Store | None = None,
+        broker: Broker | None = None,
+        **settings: Any,
     ) -> Runtime:
         defaults = {"sqlite_path": tmp_path / "engine.db", "worker_graceful_shutdown_timeout": 0}
         loaded = load_settings(defaults | settings)
-        runtime = Runtime(loaded, clock=clock, store=store, plugins=[HandlersPlugin(handlers)])
+        runtime = Runtime(loaded, clock=clock, store=store, broker=broker, plugins=[HandlersPlugin(handlers)])
         running_runtimes.append(runtime)
         await runtime.start()
         return runtime

@@ -177,6 +177,17 @@ async def test_followers_hear_what_others_commit(two: tuple[SharedTransport, Sha
         assert await follower.ended(LONG)
 
 
+async def test_who_comes_to_own_something_is_told_of_even_by_one_that_was_alone(
+    two: tuple[SharedTransport, SharedTransport],
+) -> None:
+    first, second = two
+    heard: asyncio.Queue[Collection[str]] = asyncio.Queue()
+    first.on_owners = heard.put_nowait
+    second.alone = True
+    second.tell_of_owner("r2")
+    assert list(await heard.get()) == ["r2"]
+
+
 async def test_a_replica_that_is_alone_tells_nobody(broker: Broker) -> None:
     told = []
     broker = Broker()

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_engine.runtime.core.shares import NOBODY, Look, PartitionRecord, partition_of, plan, share_of
+from workflow_engine.runtime.core.shares import (
+    LEFT_OVER_SECONDS,
+    NOBODY,
+    Look,
+    PartitionRecord,
+    partition_of,
+    plan,
+    share_of,
+)
 
 REPLICAS = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=9, unique=True)
 INTERVAL = 15.0
@@ -79,9 +87,16 @@ def test_more_than_the_share_is_handed_over_one_at_a_time() -> None:
     assert (decided.release, decided.take, decided.next_look_seconds) == ([3], [], INTERVAL)
 
 
-def test_whoever_has_its_share_does_not_wait_for_what_expires() -> None:
+def test_whoever_has_its_share_looks_when_a_lease_of_others_runs_out() -> None:
     look = Look([record(0, "a"), record(1, "b", 2.0)], ["a", "b"])
-    assert plan(look, "a", {0}, INTERVAL).next_look_seconds == INTERVAL
+    assert plan(look, "a", {0}, INTERVAL).next_look_seconds == 2.0
+
+
+def test_whoever_leaves_what_is_free_to_others_looks_again_soon() -> None:
+    """Its owner is dead, and still counts as alive."""
+    look = Look([record(0, "a"), record(1, "b", -1.0)], ["a", "b"])
+    decided = plan(look, "a", {0}, INTERVAL)
+    assert (decided.take, decided.next_look_seconds) == ([], LEFT_OVER_SECONDS)
 
 
 def test_alone_and_without_end() -> None:

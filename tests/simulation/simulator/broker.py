@@ -102,8 +102,8 @@ class SimulatedBroker:
     async def retire(self, replica: str) -> None:
         await self._ask(lambda: self._server.retire(replica))
 
-    async def publish(self, changed: Collection[str], ended: Collection[str]) -> None:
-        told = list(changed), list(ended)
+    async def publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str] = ()) -> None:
+        told = list(changed), list(ended), list(owners)
         await self._ask(lambda: self._server.publish(*told))
 
     async def listen(self) -> AsyncIterator[News]:
