@@ -11,15 +11,12 @@ from ..plugins.handler import Handler
 from .broker import Broker
 from .clock import Clock
 from .core.graph import NodeDefaults
-from .core.machine import AttemptError
-from .core.queue import Delivery
 from .core.retry import RetryPolicy
 from .errors import SetupError
 from .ports import Store
 from .store.sqlite import SqliteStore
 from .worker.assignment import ChildSettings
-from .worker.isolated import run_isolated
-from .worker.pool import RunIsolated
+from .worker.isolated import Isolation
 
 if TYPE_CHECKING:
     from .store.postgres_connections import PostgresAddress
@@ -29,16 +26,13 @@ POSTGRES_TIMEOUT_SECONDS = 10.0
 """Of a statement, and of the wait for a connection."""
 
 
-def isolation(settings: Settings) -> RunIsolated:
-    """How an attempt is run in a process of its own."""
-    known = ChildSettings(
-        plugin_settings(settings), settings.allow_private_addresses, settings.log_level, settings.log_format
+def build_isolation(settings: Settings) -> Isolation:
+    """What runs attempts in processes of their own."""
+    return Isolation(
+        ChildSettings(
+            plugin_settings(settings), settings.allow_private_addresses, settings.log_level, settings.log_format
+        )
     )
-
-    async def run(delivery: Delivery, max_output_bytes: int) -> tuple[bytes | None, AttemptError | None]:
-        return await run_isolated(delivery, max_output_bytes, known)
-
-    return run
 
 
 def postgres_address(settings: Settings) -> PostgresAddress:

@@ -35,7 +35,7 @@ from .orchestrator.deliveries import Deliveries
 from .orchestrator.leases import Leases
 from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
 from .orchestrator.retention import Retention
-from .parts import build_broker, build_store, isolation, node_defaults, plugin_settings, served_handlers
+from .parts import build_broker, build_isolation, build_store, node_defaults, plugin_settings, served_handlers
 from .ports import Store, Transport
 from .transport.checkpoints import Checkpoints
 from .transport.heartbeats import Heartbeats
@@ -91,7 +91,8 @@ class Runtime:
         self.heartbeats = None if self.broker is None else self._build_heartbeats(self.broker)
         self.checkpoints = self._build_checkpoints()
         self._http = SharedSession(allow_private=settings.allow_private_addresses)
-        self.pool = self._build_pool(run_isolated or isolation(settings))
+        self._isolation = build_isolation(settings)
+        self.pool = self._build_pool(run_isolated or self._isolation.run)
         self.deliveries = self._build_deliveries()
         self.owner = self._build_owner() if self.has_role("orchestrator") else None
         self.taker = self._build_taker()
@@ -195,6 +196,7 @@ class Runtime:
         if self._agents:
             await asyncio.wait(self._agents)
         await self.checkpoints.leave()
+        await self._isolation.close()
         await self._http.close()
         if self.broker is not None:
             await self.broker.close()

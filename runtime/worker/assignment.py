@@ -1,4 +1,6 @@
-"""What goes between the engine and a process that runs one attempt: the assignment there, frames back.
+"""What goes between the engine and a process that runs single attempts: assignments there, frames back.
+
+An attempt's frames are BEGUN, then OUTPUT or ERROR, then READY if another one may follow it there.
 
 The assignment is pickled: it holds what JSON cannot (settings, parsed templates), and it comes from the
 engine itself. What comes back has been in a handler's reach, so it is bytes and JSON, and of a limited size.
@@ -20,13 +22,17 @@ from ..core.queue import Delivery
 HEADER = struct.Struct(">cII")
 """Of a frame: its kind, the length of its body in bytes, and the body's CRC-32."""
 
-ASSIGNMENT, BEGUN, OUTPUT, ERROR = b"A", b"B", b"O", b"E"
+ASSIGNMENT, BEGUN, OUTPUT, ERROR, READY = b"A", b"B", b"O", b"E", b"R"
 MAX_ERROR_BYTES = 64 * 1024
 """Of the JSON of an `AttemptError`: its texts are cut when it is made."""
 
 
+LAST_WORDS_SECONDS = 0.5
+"""How long a process that has nothing more to say may take to end by itself."""
+
+
 class ChildSettings(NamedTuple):
-    """What the engine's settings say that a process of one attempt has to know."""
+    """What the engine's settings say that such a process has to know."""
 
     plugin_settings: Mapping[str, object]
     allow_private_addresses: bool

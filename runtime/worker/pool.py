@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RunIsolated = Callable[[Delivery, int], Awaitable[tuple[bytes | None, AttemptError | None]]]
+RunIsolated = Callable[[Delivery, int, Callable[[], None]], Awaitable[tuple[bytes | None, AttemptError | None]]]
 
 # A slot whose handlers never wait lets the rest of the process run after this many attempts, and all slots
 # together after this long: an attempt that parses a large input takes milliseconds.
@@ -70,6 +71,7 @@ class WorkerPool:
         """`may_start` says of an execution whether something of it may start now; what may not is held.
 
         `run_isolated` is as `run_attempt`, in a process of its own: for attempts that are suspected of killing theirs.
+        It calls its last argument when the attempt begins there, and sees to it itself that this does not take forever.
         """
         self._concurrency = concurrency
         self._handlers = handlers
@@ -249,12 +251,10 @@ class WorkerPool:
     async def _run(self, slot: _Slot, delivery: Delivery) -> bool:
         """Run one attempt in this slot; False when the slot must not be used again."""
         execution, node, _ = delivery
-        slot.started_at = self._clock.now()
-        slot.deadline = self._clock.monotonic() + execution.graph.timeouts_seconds[node]
         slot.delivery = delivery
+        self._begin(slot, delivery)
         self.started_count += 1
         failpoint("worker.attempt.start")
-        self._watch(slot.deadline)
         self._on_start(execution.execution_id)
         context_before = contextvars.copy_context()
         usable = True
@@ -263,7 +263,7 @@ class WorkerPool:
         try:
             handler = self._handlers[execution.graph.handlers[node]]
             if is_isolated(*delivery):
-                output, error = await self._run_apart(delivery)
+                output, error = await self._run_apart(slot, delivery)
             else:
                 output, error = await run_attempt(delivery, handler, self._http, self._max_output_bytes)
         except asyncio.CancelledError as cancelled:
@@ -288,10 +288,17 @@ class WorkerPool:
             return self._suspects.take()
         return self._queue.take() if self._queue else None
 
-    async def _run_apart(self, delivery: Delivery) -> tuple[bytes | None, AttemptError | None]:
+    def _begin(self, slot: _Slot, delivery: Delivery) -> None:
+        """The time of an attempt begins."""
+        slot.started_at = self._clock.now()
+        slot.deadline = self._clock.monotonic() + delivery.execution.graph.timeouts_seconds[delivery.node]
+        self._watch(slot.deadline)
+
+    async def _run_apart(self, slot: _Slot, delivery: Delivery) -> tuple[bytes | None, AttemptError | None]:
         self._isolated_count += 1
+        slot.deadline = math.inf
         try:
-            return await self._run_isolated(delivery, self._max_output_bytes)
+            return await self._run_isolated(delivery, self._max_output_bytes, lambda: self._begin(slot, delivery))
         finally:
             self._isolated_count -= 1
             if self._suspects and self._idle:
@@ -406,7 +413,7 @@ class WorkerPool:
                 error = timed_out(delivery.execution.graph.timeouts_seconds[delivery.node])
                 self._give_up(slot)
                 self._hand_in_outcome(slot, delivery, None, error)
-        deadlines = [slot.deadline for slot in self._slots if slot.delivery is not None]
+        deadlines = [slot.deadline for slot in self._slots if slot.delivery is not None and slot.deadline < math.inf]
         if deadlines:
             self._watch(min(deadlines))
 

@@ -122,10 +122,15 @@ class ChildDied(BaseException):
 
 
 async def run_isolated(
-    world: World, handlers: Callable[[], Mapping[str, Handler]], delivery: Delivery, max_output_bytes: int
+    world: World,
+    handlers: Callable[[], Mapping[str, Handler]],
+    delivery: Delivery,
+    max_output_bytes: int,
+    begun: Callable[[], None],
 ) -> tuple[bytes | None, AttemptError | None]:
     """As a child process would: what kills it kills nobody else."""
     world.happened["isolated"] += 1
+    begun()
     ISOLATED.set(True)
     try:
         name = delivery.execution.graph.handlers[delivery.node]

@@ -4,164 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import PATIENCE_SECONDS
+from isolated import ENGINE, MAX_OUTPUT_BYTES, Result, Witness, an_attempt, error_of, nothing, until_gone
 
-from workflow_engine.config import load_settings
-from workflow_engine.plugins.discovery import Catalogue, discover
-from workflow_engine.runtime.core.graph import NodeDefaults, compile_graph
 from workflow_engine.runtime.core.json_text import encode
 from workflow_engine.runtime.core.limits import MAX_ATTEMPT_INPUT_BYTES
-from workflow_engine.runtime.core.machine import AttemptError, Execution
-from workflow_engine.runtime.core.retry import RetryPolicy
-from workflow_engine.runtime.parts import plugin_settings
+from workflow_engine.runtime.core.machine import AttemptError
+from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.worker.assignment import ChildSettings, read_assignment, write_assignment
-from workflow_engine.runtime.worker.attempt import AttemptInputs, Delivery, run_attempt
-from workflow_engine.runtime.worker.egress import SharedSession
-from workflow_engine.runtime.worker.isolated import run_isolated
+from workflow_engine.runtime.worker.attempt import AttemptInputs
+from workflow_engine.runtime.worker.isolated import Isolation
 
-Result = tuple[bytes | None, AttemptError | None]
 Make = Callable[..., Awaitable[Any]]
 
-PLUGIN_FOLDER = Path(__file__).parent / "isolated_plugin"
-MAX_OUTPUT_BYTES = 5 * 1024 * 1024
 MIB = 1024 * 1024
-DEFAULTS = NodeDefaults(RetryPolicy(0, 1.0, 1.0, 2.0, False), lambda _handler: 30.0)
-
-
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The plugin of these tests, installed for this process and for those that it starts."""
-    monkeypatch.syspath_prepend(PLUGIN_FOLDER)
-    yield
-    sys.modules.pop("isolated_plugin", None)
-
-
-@pytest.fixture
-def settings() -> ChildSettings:
-    loaded = load_settings({"http_allow_private": True, "llm_api_key": "a secret"})
-    return ChildSettings(plugin_settings(loaded), loaded.allow_private_addresses, "INFO", "console")
-
-
-@pytest.fixture
-def catalogue(settings: ChildSettings) -> Catalogue:
-    return discover(settings.plugin_settings)
-
-
-@pytest.fixture
-async def here(catalogue: Catalogue) -> AsyncIterator[Callable[[Delivery], Awaitable[Result]]]:
-    """`await here(delivery)`: run an attempt in this process."""
-    http = SharedSession(allow_private=True)
-
-    async def run(delivery: Delivery) -> Result:
-        handler = catalogue[delivery.execution.graph.handlers[delivery.node]]
-        return await run_attempt(delivery, handler, http.get, MAX_OUTPUT_BYTES)
-
-    yield run
-    await http.close()
-
-
-@pytest.fixture
-def no_child_is_left(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """`no_child_is_left()`: every process that this one has started has ended and was waited for."""
-    started: list[int] = []
-
-    class Noted(subprocess.Popen[bytes]):
-        """A process whose id is noted."""
-
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            started.append(self.pid)
-
-    monkeypatch.setattr(subprocess, "Popen", Noted)
-
-    def check() -> None:
-        for process_id in started:
-            with pytest.raises(ChildProcessError):
-                os.waitpid(process_id, os.WNOHANG)
-
-    return check
-
-
-@pytest.fixture
-def apart(
-    settings: ChildSettings, no_child_is_left: Callable[[], None]
-) -> Iterator[Callable[[Delivery], Awaitable[Result]]]:
-    """`await apart(delivery)`: run it in a process of its own, of which nothing is left then."""
-
-    async def run(delivery: Delivery) -> Result:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await run_isolated(delivery, MAX_OUTPUT_BYTES, settings)
-
-    yield run
-    no_child_is_left()
-
-
-def an_attempt(handler: str, config: Any = None, parameters: Any = None, **outputs: Any) -> Delivery:
-    """The second attempt of a node that depends on nodes with these outputs; those of None are not there."""
-    before = [{"id": node_id, "handler": "input"} for node_id in outputs]
-    nodes = [
-        {"id": "left", "handler": "input"},
-        *before,
-        {"id": "node", "handler": handler, "config": config or {}, "dependencies": list(outputs)},
-        {"id": "right", "handler": "output", "dependencies": ["node"]},
-    ]
-    graph = compile_graph({"name": "a test", "dag": {"nodes": nodes}}, DEFAULTS)
-    execution = Execution("execution-1", graph, encode(parameters or {}, MAX_ATTEMPT_INPUT_BYTES))
-    execution.outputs[graph.index_of["left"]] = b'"of nobody else"'
-    for node_id, output in outputs.items():
-        execution.outputs[graph.index_of[node_id]] = encode(output, MAX_ATTEMPT_INPUT_BYTES)
-    return Delivery(execution, graph.index_of["node"], 2)
-
-
-class Witness:
-    """Where handlers say that they have begun, and where it is seen when everything that they started is gone."""
-
-    def __init__(self, port: int, arrivals: asyncio.Queue[tuple[int, asyncio.StreamReader]]) -> None:
-        self.port = port
-        self._arrivals = arrivals
-
-    async def begun(self) -> tuple[int, asyncio.StreamReader]:
-        """The id of the process of the next attempt that begins, and its connection."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await self._arrivals.get()
-
-
-async def until_gone(connection: asyncio.StreamReader) -> None:
-    """Wait until no process holds the other end any more."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        assert await connection.read() == b""
-
-
-@pytest.fixture
-async def witness() -> AsyncIterator[Witness]:
-    arrivals: asyncio.Queue[tuple[int, asyncio.StreamReader]] = asyncio.Queue()
-    writers: list[asyncio.StreamWriter] = []
-
-    async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        arrivals.put_nowait((int(await reader.readline()), reader))
-
-    server = await asyncio.start_server(arrive, "127.0.0.1")
-    async with server:
-        yield Witness(server.sockets[0].getsockname()[1], arrivals)
-        for writer in writers:
-            writer.close()
-
-
-def error_of(result: Result) -> AttemptError:
-    output, error = result
-    assert output is None
-    assert error is not None
-    return error
 
 
 # --- the same as here -----------------------------------------------------------------------------------
@@ -362,6 +226,18 @@ async def test_a_process_that_does_not_get_as_far_as_the_attempt_may_be_tried_ag
     assert error == AttemptError("worker_failed", reason, True)
 
 
+async def test_a_process_that_takes_too_long_to_begin_is_given_up(
+    make_isolation: Callable[..., Isolation], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "python"
+    file.write_text("#!/bin/sh\nexec sleep 1000\n")
+    file.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(file))
+    error = error_of(await make_isolation(start_seconds=0.0).run(an_attempt("tell"), MAX_OUTPUT_BYTES, nothing))
+    reason = "the process that was to run it did not begin within 0 s"
+    assert error == AttemptError("worker_failed", reason, True)
+
+
 async def test_a_plugin_that_cannot_be_loaded_there_is_in_the_log(
     apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -451,22 +327,11 @@ async def test_programs_that_a_handler_starts_end_with_it(apart: Any, witness: W
     await until_gone(connection)
 
 
-ENGINE = """
-import asyncio, sys
-sys.path.insert(0, sys.argv[1])
-from test_isolated_attempts import ChildSettings, an_attempt, run_isolated
-config = {"port": int(sys.argv[2]), "how": sys.argv[3]}
-asyncio.run(run_isolated(an_attempt("stay", config), 1000, ChildSettings({}, False, "INFO", "console")))
-"""
-
-
 @pytest.mark.parametrize("how", ["hang", "block"])
-async def test_an_engine_that_is_killed_leaves_nothing(witness: Witness, how: str, plugin: None) -> None:
+async def test_an_engine_that_is_killed_leaves_nothing(witness: Witness, how: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    folder = str(Path(__file__).parent)
-    engine = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", ENGINE, folder, str(witness.port), how), env=environment
-    )
+    config = json.dumps({"port": witness.port, "how": how})
+    engine = await asyncio.create_subprocess_exec(sys.executable, "-c", ENGINE, "stay", config, env=environment)
     _, connection = await witness.begun()
     engine.kill()
     await engine.wait()
@@ -476,13 +341,15 @@ async def test_an_engine_that_is_killed_leaves_nothing(witness: Witness, how: st
 # --- surroundings ---------------------------------------------------------------------------------------------
 
 
-async def test_handlers_reach_http_by_the_same_rules(apart: Any, settings: ChildSettings, make_server: Make) -> None:
+async def test_handlers_reach_http_by_the_same_rules(
+    apart: Any, make_isolation: Callable[..., Isolation], settings: ChildSettings, make_server: Make
+) -> None:
     server = await make_server(text="an answer")
     attempt = an_attempt("fetch", {"url": str(server.make_url("/"))})
     strict = settings._replace(allow_private_addresses=False)
 
     assert await apart(attempt) == (b'["an answer","an answer"]', None)
-    error = error_of(await run_isolated(attempt, MAX_OUTPUT_BYTES, strict))
+    error = error_of(await make_isolation(strict).run(attempt, MAX_OUTPUT_BYTES, nothing))
     assert (error.type, error.retryable) == ("address_refused", False)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import atexit
 import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -181,7 +184,7 @@ def _connect(port: int) -> socket.socket:
 
 @handler("stay")
 async def stay(config: dict[str, Any], _context: NodeContext) -> Any:
-    """Connect to `port`, then do not end, in the way that is wanted; or `return`."""
+    """Connect to `port`, then do not end, in the way that is wanted; or return."""
     connection = _connect(config["port"])
     match config["how"]:
         case "hang":
@@ -193,11 +196,20 @@ async def stay(config: dict[str, Any], _context: NodeContext) -> Any:
         case "block":
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             threading.Event().wait()
+        case "wait":
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_recv(connection, 1)
         case "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.sleep(0)
     return connection.fileno() > 0
+
+
+@handler("hang")
+async def hang(_config: dict[str, Any], _context: NodeContext) -> Any:
+    """Do not end."""
+    await asyncio.Event().wait()
 
 
 @handler("fork")
@@ -226,6 +238,71 @@ async def run_program(config: dict[str, Any], _context: NodeContext) -> Any:
         sys.executable, "-c", "import threading; threading.Event().wait()", pass_fds=(connection.fileno(),)
     )
     return "returned"
+
+
+# --- one after another ---------------------------------------------------------------------------------
+
+_kept: list[Any] = []
+
+
+def _start_program() -> Any:
+    return subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+
+
+def _start_program_by_another() -> Any:
+    return subprocess.run(["/bin/sh", "-c", "sleep 1000 &"], check=True)
+
+
+TRACES = {
+    "a task": lambda: asyncio.ensure_future(asyncio.Event().wait()),
+    "a thread": lambda: threading.Thread(target=threading.Event().wait).start(),
+    "a daemon thread": lambda: threading.Thread(target=threading.Event().wait, daemon=True).start(),
+    "a nameless thread": lambda: _thread.start_new_thread(threading.Event().wait, ()),
+    "a thread of the loop": lambda: asyncio.get_running_loop().run_in_executor(None, threading.Event().wait),
+    "another folder": lambda: os.chdir("/"),
+    "a descriptor": lambda: os.dup(0),
+    "a program": _start_program,
+    "a program of a program": _start_program_by_another,
+    "nothing": lambda: None,
+}
+
+
+@handler("leave")
+async def leave(config: dict[str, Any], _context: NodeContext) -> Any:
+    """Leave `what` behind; return the id of the process."""
+    _kept.append(TRACES[config["what"]]())
+    return os.getpid()
+
+
+@handler("use_threads")
+async def use_threads(_config: dict[str, Any], _context: NodeContext) -> Any:
+    """Do something in threads, that end; return the id of the process."""
+    thread = threading.Thread(target=os.getpid)
+    thread.start()
+    thread.join()
+    return await asyncio.to_thread(os.getpid)
+
+
+@handler("set_trap")
+async def set_trap(_config: dict[str, Any], _context: NodeContext) -> Any:
+    """Break something, so that the next attempt ends the process."""
+    _kept.append("a trap")
+    return os.getpid()
+
+
+@handler("step")
+async def step(_config: dict[str, Any], _context: NodeContext) -> Any:
+    """Do what is innocent."""
+    if "a trap" in _kept:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+@handler("say_goodbye")
+async def say_goodbye(_config: dict[str, Any], _context: NodeContext) -> Any:
+    """Have something said when the process ends in order."""
+    atexit.register(sys.stderr.write, "ended in order\n")
+    return os.getpid()
 
 
 # --- surroundings --------------------------------------------------------------------------------------
