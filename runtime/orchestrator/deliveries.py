@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..broker import Broker
 from ..clock import Clock
-from ..core.deliveries import DeliveryKey, PartitionSight, Replicas, Task, alive, milliseconds_left, named_by
+from ..core.deliveries import DeliveryKey, PartitionSight, Replicas, Task, alive, key_of, milliseconds_left, named_by
 from ..core.machine import AttemptError, Execution, Outcome, is_current, start
 from ..core.queue import Delivery, FairQueue
 from ..core.state import NodeState
@@ -186,7 +186,7 @@ class Deliveries:
         if not self._elsewhere:
             return
         for outcome in outcomes:
-            self._drop(DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt))
+            self._drop(key_of(outcome))
         if self._waiting:
             self._wake.set()
 

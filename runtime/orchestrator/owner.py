@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from ...observability.rare_log import RareLog
 from ..clock import Clock
+from ..core.deliveries import DeliveryKey, key_of
 from ..core.graph import Graph
 from ..core.machine import (
     ConsumedCommand,
@@ -114,6 +115,11 @@ class Owner:
     def owned(self) -> Collection[int]:
         """The partitions that this replica owns."""
         return self._leases.versions.keys()
+
+    @property
+    def in_hand(self) -> list[DeliveryKey]:
+        """What has ended, and is not committed yet."""
+        return [key_of(outcome) for outcome in self._in_hand]
 
     def stop(self) -> None:
         """Make `run` return after one last turn, which commits every outcome that has come in, and hand over."""
