@@ -121,6 +121,7 @@ class Runtime:
         busy = self.pool.running_count + self.pool.queued_count
         running = [DeliveryKey(*each) for each in self.pool.attempts_in_hand]
         in_hand = [] if self.shared is None else self.shared.in_hand
+        ended = [] if self.owner is None else self.owner.in_hand
         return Heartbeat(
             replica=self.replica,
             roles=self.settings.runtime_roles,
@@ -131,7 +132,7 @@ class Runtime:
             host=socket.gethostname(),
             version=__version__,
             started_at=self._started_at,
-            attempts=list(dict.fromkeys([*running, *in_hand])),
+            attempts=list(dict.fromkeys([*running, *in_hand, *ended])),
         )
 
     async def start(self) -> None:

@@ -39,6 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="how many examples schemathesis makes for each operation (default: %(default)s)",
     )
+    parser.addoption(
+        "--outage-seconds",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="how long the chaos tests keep servers away (default: %(default)s)",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from .machine import Outcome
+
 
 class DeliveryKey(NamedTuple):
     """An attempt of a node, by the node's index: what deliveries and outcomes are known by."""
@@ -19,6 +21,11 @@ class DeliveryKey(NamedTuple):
     execution_id: str
     node: int
     attempt: int
+
+
+def key_of(outcome: Outcome) -> DeliveryKey:
+    """The attempt that an outcome is of."""
+    return DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt)
 
 
 class Task(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..broker import Broker
 from ..clock import Clock
-from ..core.deliveries import DeliveryKey, PartitionSight, Replicas, Task, alive, milliseconds_left, named_by
+from ..core.deliveries import DeliveryKey, PartitionSight, Replicas, Task, alive, key_of, milliseconds_left, named_by
 from ..core.machine import AttemptError, Execution, Outcome, is_current, start
 from ..core.queue import Delivery, FairQueue
 from ..core.state import NodeState
@@ -150,7 +150,7 @@ class Deliveries:
         """The (node, attempt) of a loaded execution that are not to be dispatched: they run, here or elsewhere.
 
         `started_at` in epoch milliseconds. While the broker cannot say what others have of a partition that was just
-        taken, what was started before is presumed to be with them.
+        taken, what was started before is presumed to be with them. The first look tells.
         """
         found = self._pool.running(execution.execution_id)
         found += self._of_execution.get(execution.execution_id, ())
@@ -161,8 +161,7 @@ class Deliveries:
                 key = DeliveryKey(execution.execution_id, node, execution.attempts[node])
                 if state is NodeState.QUEUED and key not in self._elsewhere and (node, key.attempt) not in found:
                     handler = execution.graph.handlers[node]
-                    give_up_at = taken + self._stale_timeout_seconds(handler)
-                    self._note(key, execution.partition, handler, give_up_at, give_up_at)
+                    self._note(key, execution.partition, handler, taken, taken + self._stale_timeout_seconds(handler))
                     found.append((node, key.attempt))
         return found
 
@@ -187,7 +186,7 @@ class Deliveries:
         if not self._elsewhere:
             return
         for outcome in outcomes:
-            self._drop(DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt))
+            self._drop(key_of(outcome))
         if self._waiting:
             self._wake.set()
 
@@ -196,9 +195,12 @@ class Deliveries:
         if self._broker is None:
             return
         self._unlooked.update(dict.fromkeys(partitions, (self._clock.now(), self._clock.monotonic())))
-        with suppress(BrokerUnavailable, TimeoutError):
+        try:
             async with asyncio.timeout(TAKE_OVER_LOOK_SECONDS):
                 await self._look_at(await self._broker.read_replicas(), partitions)
+        except (BrokerUnavailable, TimeoutError):
+            self._note_absence()
+            self._wake.set()
 
     def left(self, partition: int) -> None:
         """A partition is no longer owned here."""
@@ -258,9 +260,13 @@ class Deliveries:
             if now >= self._look_due():
                 await self._look(broker)
         except BrokerUnavailable:
-            self._contact_since = math.inf
-            self._next_try = self._clock.monotonic() + AGAIN_SECONDS
+            self._note_absence()
         self._give_up()
+
+    def _note_absence(self) -> None:
+        """The broker does not answer: others' words have not come through either, and must have time to do so."""
+        self._contact_since = math.inf
+        self._next_try = self._clock.monotonic() + AGAIN_SECONDS
 
     def _next_due(self) -> float:
         """When to go on although nothing calls for it."""
@@ -387,12 +393,12 @@ class Deliveries:
         for key in dict.fromkeys([*sight.deliveries, *sorted(sight.handed_in), *of_partition]):
             if key in self._elsewhere:
                 continue
-            left = milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
-            if left <= 0:
+            until = asked_at + milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
+            until = max(until, self._contact_since + self._heartbeat_timeout_seconds)
+            if until <= asked_at:
                 self._lost[key] = asked_at
             else:
-                give_up_at = asked_at + self._stale_timeout_seconds(UNKNOWN)
-                self._note(key, partition, UNKNOWN, asked_at + left, give_up_at)
+                self._note(key, partition, UNKNOWN, until, asked_at + self._stale_timeout_seconds(UNKNOWN))
 
     def _judge(self, key: DeliveryKey, elsewhere: _Elsewhere, until: float, now: float) -> bool:
         """Whether it is lost; takes note until when it exists at least."""

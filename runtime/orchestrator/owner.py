@@ -11,7 +11,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
+from ...observability.rare_log import RareLog
 from ..clock import Clock
+from ..core.deliveries import DeliveryKey, key_of
 from ..core.graph import Graph
 from ..core.machine import (
     ConsumedCommand,
@@ -35,20 +37,20 @@ from ..failpoints import failpoint
 from ..graphs import Graphs
 from ..ports import CommitBatch, ExecutionUpdate, LoadedExecution, Store, Transport
 from .batches import batches_of
+from .caution import Caution
 from .deliveries import Deliveries
 from .leases import Leases
 from .recovery import Recovery
 from .timers import Timers
+from .wall_clock import WallClock
 
 log = logging.getLogger(__name__)
 
 MAX_LOADED_EXECUTIONS = 20_000
-MAX_LOADS_PER_TURN = 500
 SWEEP_SECONDS = 5.0
 CUT_OFF_SWEEP_SECONDS = 1.0
 PARK_SECONDS = 10.0
 LONGEST_BACKOFF_SECONDS = 5.0
-CLOCK_STEP_MILLISECONDS = 2_000
 
 
 class Owner:
@@ -89,10 +91,10 @@ class Owner:
         self._backlog = False
         self._next_sweep = 0.0
         self._next_parked_due: int | None = None
-        self._careful = False
+        self._caution = Caution()
+        self._rare_log = RareLog(log)
         self._stopping = False
-        self._wall_offset: int | None = None
-        self._set_back = 0
+        self._wall_clock = WallClock(clock)
         self.ready = asyncio.Event()
 
     @property
@@ -113,6 +115,11 @@ class Owner:
     def owned(self) -> Collection[int]:
         """The partitions that this replica owns."""
         return self._leases.versions.keys()
+
+    @property
+    def in_hand(self) -> list[DeliveryKey]:
+        """What has ended, and is not committed yet."""
+        return [key_of(outcome) for outcome in self._in_hand]
 
     def stop(self) -> None:
         """Make `run` return after one last turn, which commits every outcome that has come in, and hand over."""
@@ -164,8 +171,7 @@ class Owner:
             await self._hand_over()
         if self._in_hand or self._to_load:
             self._transport.nudge()
-        elif self._careful:
-            self._careful = False
+        self._caution.recover()
 
     async def _attend(self) -> None:
         """Look after what this replica owns, when it is time."""
@@ -259,7 +265,7 @@ class Owner:
             except StoreUnavailable as error:
                 if self._stopping:
                     raise
-                log.error("cannot commit, trying again in %g s: %s", backoff, error)
+                self._rare_log.write(logging.ERROR, "commit", f"cannot commit, trying again in {backoff:g} s: {error}")
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
         if backoff > 0.1:
@@ -268,7 +274,8 @@ class Owner:
         lost = []
         for batch, version in zip(batches, versions, strict=True):
             if version is None:
-                log.warning("partition %d is no longer at version %d", batch.partition, batch.version)
+                gone = f"partition {batch.partition} is no longer at version {batch.version}"
+                self._rare_log.write(logging.WARNING, "version", gone)
                 lost.append(batch.partition)
                 self._leases.forget(batch.partition)
                 self._drop(batch.partition)
@@ -325,16 +332,13 @@ class Owner:
         return None
 
     def _select_outcomes(self) -> list[Outcome]:
-        """Outcomes of what is loaded; all of them, or one execution's while looking for a culprit."""
-        waiting = [outcome for outcome in self._in_hand if outcome.execution_id not in self._to_load]
-        if not self._careful or not waiting:
-            return waiting
-        return [outcome for outcome in waiting if outcome.execution_id == waiting[0].execution_id]
+        """Outcomes of what is loaded; of few executions after a failure."""
+        return self._caution.first_of([each for each in self._in_hand if each.execution_id not in self._to_load])
 
     async def _sweep(self) -> None:
         """The safety net: find what a lost wake-up, a crash or a full memory has left behind."""
         now = self._clock.monotonic()
-        wall_clock = self._wall_clock()
+        wall_clock = self._wall_clock.now()
         parked_due = self._next_parked_due is not None and self._next_parked_due <= wall_clock
         room = MAX_LOADED_EXECUTIONS - len(self._executions)
         room_again = self._backlog and room > MAX_LOADED_EXECUTIONS // 4
@@ -410,7 +414,7 @@ class Owner:
             for execution_id in others[room:]:
                 del self._to_load[execution_id]
         wanted += others[:room]
-        return wanted[: 1 if self._careful else MAX_LOADS_PER_TURN]
+        return wanted[: self._caution.at_once]
 
     def _adopt(self, loaded: LoadedExecution, graph: Graph, in_hand: list[tuple[int, int]], effects: Effects) -> None:
         """Take an execution into memory and set it going, unless it has ended.
@@ -439,7 +443,7 @@ class Owner:
             return
         started_at = record.started_at or 0
         before = len(effects.dispatch)
-        resume(execution, self._deliveries.in_flight(execution, started_at) + in_hand, self._wall_clock(), effects)
+        resume(execution, self._deliveries.in_flight(execution, started_at) + in_hand, self._wall_clock.now(), effects)
         if self._leases.is_left_by_a_crash(record.partition, started_at):
             self._recovery.add(effects.dispatch[before:])
             del effects.dispatch[before:]
@@ -462,10 +466,13 @@ class Owner:
         """Drop memory, keep the outcomes in hand, and take every partition anew: no earlier commit can land then."""
         backoff = min(0.1 * 2 ** min(failures, 10), LONGEST_BACKOFF_SECONDS)
         unexplained = None if isinstance(error, BackendError) else error
-        log.error("starting over from the store in %g s: %s", backoff, error, exc_info=unexplained)
-        if self._careful and self._in_hand and failures > 2 and unexplained is not None:
+        if unexplained is None:
+            self._rare_log.write(logging.ERROR, "start", f"starting over from the store in {backoff:g} s: {error}")
+        else:
+            log.error("starting over from the store in %g s: %s", backoff, error, exc_info=unexplained)
+        if self._in_hand and failures > 2 and unexplained is not None:
             self._put_aside(self._in_hand[0].execution_id, f"{type(error).__name__}: {error}")
-        self._careful = True
+        self._caution.fall()
         for execution in list(self._executions.values()):
             self._evict(execution)
         self._timers.clear()
@@ -477,16 +484,6 @@ class Owner:
         if not self._stopping:
             await asyncio.sleep(backoff)
 
-    def _wall_clock(self) -> int:
-        """The wall clock for what is due; as if it had never been set back, so that nothing waits twice."""
-        offset = self._clock.now() - round(self._clock.monotonic() * 1000)
-        step = offset - self._wall_offset if self._wall_offset is not None else 0
-        self._wall_offset = offset
-        if abs(step) > CLOCK_STEP_MILLISECONDS:
-            log.warning("the wall clock was set %s by %.1f s", "back" if step < 0 else "on", abs(step) / 1000)
-            self._set_back = max(0, self._set_back - step)
-        return self._clock.now() + self._set_back
-
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()
         due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal())
@@ -495,5 +492,5 @@ class Owner:
         if timer_due is not None:
             due = min(due, timer_due)
         if self._next_parked_due is not None:
-            due = min(due, now + (self._next_parked_due - self._wall_clock()) / 1000)
+            due = min(due, now + (self._next_parked_due - self._wall_clock.now()) / 1000)
         return max(0.0, due - now)

@@ -22,6 +22,7 @@ from ..core.deliveries import (
     Sighting,
     Taken,
     Task,
+    key_of,
 )
 from ..core.machine import Outcome
 from ..errors import BrokerUnavailable
@@ -208,8 +209,3 @@ class _Partition:
         if key in self.known:
             sighting, task = self.known.pop(key)
             self.queues[task.handler].pop(sighting.entry_id, None)
-
-
-def key_of(outcome: Outcome) -> DeliveryKey:
-    """The delivery that an outcome is of."""
-    return DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from ..broker import Broker, HandIn, News
 from ..core.backoff import Backoff
-from ..core.deliveries import DeliveryKey
+from ..core.deliveries import DeliveryKey, key_of
 from ..core.machine import Outcome
 from ..errors import BrokerUnavailable
 from .local import LocalTransport
@@ -76,7 +76,7 @@ class SharedTransport(LocalTransport):
     @property
     def in_hand(self) -> list[DeliveryKey]:
         """What was taken here and not handed in yet, and what ended here and is not with its owner yet."""
-        return [*self._taken, *self._unsent]
+        return [*self._taken, *self._unsent, *map(key_of, self._outcomes)]
 
     def expect(self, key: DeliveryKey, entry_id: str) -> None:
         """A delivery was taken here: its outcome is handed in under this entry id."""
@@ -102,7 +102,7 @@ class SharedTransport(LocalTransport):
             self._out(partition).wake_ups[execution_id] = None
 
     def hand_in(self, outcome: Outcome) -> None:
-        key = DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt)
+        key = key_of(outcome)
         entry_id = self._taken.pop(key, None)
         partition = self._partition_of(outcome.execution_id)
         if entry_id is None and partition in self._served:
@@ -197,7 +197,7 @@ class SharedTransport(LocalTransport):
             if outgoing.wake_ups or outgoing.outcomes:
                 await self._broker.post(partition, outgoing.wake_ups, outgoing.outcomes)
                 for outcome, _ in outgoing.outcomes:
-                    self._unsent.pop(DeliveryKey(outcome.execution_id, outcome.node, outcome.attempt), None)
+                    self._unsent.pop(key_of(outcome), None)
                 outgoing.outcomes = []
             if outgoing.settled:
                 await self._broker.delete_from_inbox(partition, outgoing.settled)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from ...observability.rare_log import RareLog
 from ..broker import Broker
 from ..clock import Clock
 from ..core.backoff import Backoff
@@ -92,6 +93,7 @@ class Taker:
         self._in_hand: dict[DeliveryKey, Execution] = {}
         self._waiting_since: dict[DeliveryKey, float] = {}
         self._stopping = False
+        self._rare_log = RareLog(log)
         self._next_look = 0.0
         self._next_turn = 0.0
         self._next_check = 0.0
@@ -214,7 +216,7 @@ class Taker:
             except BackendError as error:
                 if self._stopping:
                     raise
-                log.warning("%d deliveries wait for the store: %s", len(taken), error)
+                self._rare_log.write(logging.WARNING, "waiting", f"{len(taken)} deliveries wait for the store: {error}")
                 await asyncio.sleep(backoff.next_seconds())
         await self._refuse([each.task.key for each in taken if each.task.key not in permitted])
         self._dispatch(permitted)

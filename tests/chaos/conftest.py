@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit import broken_invariants
+from crew import Crew
 from fleet import Fleet
 from postgres_server import PostgresServer
 from redis_server import RedisServer
@@ -119,7 +122,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def durable_postgres() -> Iterator[PostgresServer]:
-    """A server that is as durable as in production."""
+    """A server that is as durable as in production. It may be killed, and is to be started again."""
     server = PostgresServer(settings={})
     server.start()
     yield server
@@ -157,6 +160,41 @@ async def fleet(
     fleet = Fleet(start_server, variables, tmp_path / "handlers.log")
     yield fleet
     await fleet.close()
+
+
+@pytest.fixture
+async def start_crew(database: dict[str, str]) -> AsyncIterator[Callable[..., Awaitable[Crew]]]:
+    """`await start_crew("all", "worker", redis_port=...)`: replicas in this process that share an empty database.
+
+    They have the plugin of the chaos tests, and `plugins`. Keywords are settings.
+    """
+    specification = importlib.util.spec_from_file_location("chaos_plugin", PLUGIN_FOLDER / "chaos_plugin.py")
+    assert specification is not None
+    assert specification.loader is not None
+    plugin = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(plugin)
+    crews: list[Crew] = []
+
+    async def start(*roles: str, plugins: Sequence[object] = (), **settings: Any) -> Crew:
+        given = {"backend": "distributed", "redis_host": "127.0.0.1", **settings}
+        crew = Crew(database, given, [plugin, *plugins])
+        crews.append(crew)
+        for each in roles:
+            await crew.start(each)
+        if roles:
+            await crew.until_shared()
+        return crew
+
+    yield start
+    for crew in crews:
+        await crew.stop()
+
+
+@pytest.fixture(scope="session")
+def outage_seconds(pytestconfig: pytest.Config) -> float:
+    """How long servers stay away."""
+    seconds: float = pytestconfig.getoption("--outage-seconds")
+    return seconds
 
 
 class Audit:

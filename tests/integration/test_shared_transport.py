@@ -199,3 +199,12 @@ async def test_a_replica_that_is_alone_tells_nobody(broker: Broker) -> None:
             told.append(news)
             break
     assert [len(news.changed) for news in told] == [0]
+
+
+async def test_what_its_owner_has_not_taken_yet_is_in_hand(two: tuple[SharedTransport, SharedTransport]) -> None:
+    """Whoever owns it next must hear that it has ended, and that nobody needs to run it again."""
+    first, _ = two
+    first.hand_in(outcome("e2"))
+    assert first.in_hand == [DeliveryKey("e2", 0, 1)]
+    assert first.take().outcomes == [outcome("e2")]
+    assert first.in_hand == []
