@@ -274,7 +274,7 @@ class Runtime:
     def _note_owners(self, replicas: Collection[str]) -> None:
         """Others have come, or have handed something over: what is to be owned here is looked at now."""
         if any(each != self.replica for each in replicas):
-            self.leases.next_look = 0.0
+            self.leases.look_now()
             self.transport.nudge()
 
     async def _running_elsewhere(self, execution_id: str) -> Collection[tuple[int, int]]:

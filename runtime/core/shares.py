@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 NOBODY = ""
-LEFT_OVER_SECONDS = 1.0
+LEFT_OVER_SECONDS = 0.5
 """What is free and not taken by those whose share it would be is looked at again after that time."""
 
 

@@ -56,7 +56,9 @@ class Leases:
         """When to look again, on the monotonic clock."""
         self._store = store
         self._clock = clock
-        self._interval_seconds = interval_seconds
+        # Whoever does not look for as long as a lease counts as dead when the shares are reckoned.
+        self._interval_seconds = min(interval_seconds, lease_seconds / 2)
+        self._is_called = False
         self._tell = tell
         self._is_known = False
         self._deadlines: dict[int, float] = {}
@@ -104,6 +106,11 @@ class Leases:
         self._deadlines[partition] = asked_at + self.lease_seconds
         self._renew_at[partition] = asked_at + self.lease_seconds / 3
 
+    def look_now(self) -> None:
+        """Somebody has come, or has handed something over: the next look is due."""
+        self.next_look = 0.0
+        self._is_called = True
+
     def forget(self, partition: int) -> None:
         """Believe no longer to own a partition; the next look, which is due, says whether it is still so."""
         self.versions.pop(partition, None)
@@ -114,6 +121,7 @@ class Leases:
 
     async def attend(self) -> Attended:
         """Look, and take what is this replica's to take. Raises what the store raises."""
+        self._is_called = False
         asked_at = self._clock.monotonic()
         look = await self._store.look(self.replica, self.lease_seconds)
         if not self._is_known:
@@ -139,7 +147,8 @@ class Leases:
             taken.append(record.partition)
         if (taken or decided.lost) and len(look.partitions) > 1:
             log.info("owning %d of %d partitions", len(self.versions), len(look.partitions))
-        self.next_look = self._clock.monotonic() + wait_seconds
+        # A call that came while this looked may be of what it has not seen.
+        self.next_look = 0.0 if self._is_called else self._clock.monotonic() + wait_seconds
         return Attended(taken, decided.lost, decided.release)
 
     def _note_taking(self, record: PartitionRecord) -> None:

@@ -185,10 +185,11 @@ class SharedTransport(LocalTransport):
             sends = [self._send_one(partition, each) for partition, each in outgoing.items()]
             if changed or ended or owners:
                 sends.append(self._publish(changed, ended, owners))
-            if all(await asyncio.gather(*sends)):
+            all_sent = all(await asyncio.gather(*sends))
+            if not self._to_send.is_set():
+                self._idle.set()  # news that could not be told are not told again
+            if all_sent:
                 backoff.reset()
-                if not self._to_send.is_set():
-                    self._idle.set()
             else:
                 await asyncio.sleep(backoff.next_seconds())
 
@@ -212,7 +213,7 @@ class SharedTransport(LocalTransport):
         try:
             await self._broker.publish(changed, ended, owners)
         except BrokerUnavailable:
-            # Nobody depends on it: who waits for news looks by himself every second.
+            # Nobody depends on it: who waits for news looks by himself now and then.
             return False
         return True
 

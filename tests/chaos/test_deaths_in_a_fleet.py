@@ -19,7 +19,7 @@ pytestmark = pytest.mark.chaos
 POISON = {"name": "poison", "dag": {"nodes": [{"id": "thing", "handler": "poison"}]}}
 NEIGHBOUR = {"name": "neighbour", "dag": {"nodes": [{"id": "thing", "handler": "pause", "config": {"seconds": 1}}]}}
 MOST_DEATHS = 3
-KILLS = 12
+KILLS = 8
 AT_ONCE = 40
 
 
@@ -54,7 +54,7 @@ async def test_a_poisonous_node_costs_a_few_processes_and_nobody_else(fleet: Fle
 async def test_whoever_is_killed_whenever_everything_acknowledged_completes_once(fleet: Fleet) -> None:
     roles = [API, API, WORKER, WORKER]
     alive = await fleet.start(*roles, **QUICK)
-    random, user = Random(5), User()
+    random, user = Random(5), User(seconds=0.2)
     for number in range(KILLS):
         served = [server for server in alive if server.url is not None]
         before = len(user.triggered)

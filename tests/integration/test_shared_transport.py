@@ -32,6 +32,11 @@ class Broker(MemoryBroker):
             raise BrokerUnavailable("away")
         await super().post(partition, wake_ups, outcomes)
 
+    async def publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str] = ()) -> None:
+        if self.away:
+            raise BrokerUnavailable("away")
+        await super().publish(changed, ended, owners)
+
 
 def partition_of(execution_id: str) -> int:
     return int(execution_id[1:]) % 2
@@ -186,6 +191,14 @@ async def test_who_comes_to_own_something_is_told_of_even_by_one_that_was_alone(
     second.alone = True
     second.tell_of_owner("r2")
     assert list(await heard.get()) == ["r2"]
+
+
+async def test_news_that_cannot_be_told_hold_up_nobody(broker: Broker) -> None:
+    async with running(broker) as transport:
+        broker.away = True
+        transport.tell_of_owner("a")
+        transport.publish(["e1"], ())
+        assert await transport.flush(LONG)
 
 
 async def test_a_replica_that_is_alone_tells_nobody(broker: Broker) -> None:

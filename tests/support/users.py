@@ -13,14 +13,14 @@ WIDTH = 4
 DEADLINE_SECONDS = 60
 
 
-def definition() -> dict[str, Any]:
-    """A fan-out and a join; one of its nodes fails at first."""
+def definition(seconds: float) -> dict[str, Any]:
+    """A fan-out and a join; each of its nodes takes so much longer than the one before, and one fails at first."""
     middle = [
         {
             "id": f"m{index}",
             "handler": "pause",
             "dependencies": ["first"],
-            "config": {"seconds": 0.02 * index, "failures": 1 if index == 0 else 0},
+            "config": {"seconds": seconds * index, "failures": 1 if index == 0 else 0},
             "retry_config": {"initial_delay": 0.05},
         }
         for index in range(WIDTH)
@@ -33,7 +33,9 @@ def definition() -> dict[str, Any]:
 class User:
     """Submits and triggers until the server dies, and remembers what was acknowledged."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.02) -> None:
+        """`seconds`: how much longer each of the nodes takes that run at the same time."""
+        self._definition = definition(seconds)
         self.submitted: set[str] = set()
         self.triggered: set[str] = set()
 
@@ -44,7 +46,7 @@ class User:
 
     async def _start_one(self, session: aiohttp.ClientSession) -> None:
         try:
-            async with session.post("/v1/workflow", json=definition()) as response:
+            async with session.post("/v1/workflow", json=self._definition) as response:
                 assert response.status == 202, await response.text()
                 execution_id = (await response.json())["execution_id"]
             self.submitted.add(execution_id)
