@@ -13,7 +13,7 @@ WIDTH = 4
 DEADLINE_SECONDS = 60
 
 
-def definition(seconds: float) -> dict[str, Any]:
+def definition(seconds: float = 0.02) -> dict[str, Any]:
     """A fan-out and a join; each of its nodes takes so much longer than the one before, and one fails at first."""
     middle = [
         {

@@ -332,9 +332,11 @@ async def test_an_engine_that_is_killed_leaves_nothing(witness: Witness, how: st
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     config = json.dumps({"port": witness.port, "how": how})
     engine = await asyncio.create_subprocess_exec(sys.executable, "-c", ENGINE, "stay", config, env=environment)
-    _, connection = await witness.begun()
-    engine.kill()
-    await engine.wait()
+    try:
+        _, connection = await witness.begun()
+    finally:
+        engine.kill()
+        await engine.wait()
     await until_gone(connection)
 
 

@@ -209,8 +209,10 @@ async def test_an_engine_that_is_killed_leaves_no_process_that_waits() -> None:
     assert engine.stdout is not None
     assert engine.stderr is not None
     async with asyncio.timeout(PATIENCE_SECONDS):
-        assert is_there(int(await engine.stdout.readline()))
-        engine.kill()
-        await engine.wait()
+        try:
+            assert is_there(int(await engine.stdout.readline()))
+        finally:
+            engine.kill()
+            await engine.wait()
         # The process has this one's output as its own: the end of the output is its end.
         await engine.stderr.read()
