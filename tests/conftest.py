@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--simulation-seeds",
         type=positive,
-        default=400,
+        default=120,
         metavar="N",
         help="how many seeds each simulation runs (default: %(default)s)",
     )

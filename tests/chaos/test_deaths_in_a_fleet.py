@@ -14,7 +14,7 @@ from users import User, check_outcomes
 
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.campaign]
 
 POISON = {"name": "poison", "dag": {"nodes": [{"id": "thing", "handler": "poison"}]}}
 NEIGHBOUR = {"name": "neighbour", "dag": {"nodes": [{"id": "thing", "handler": "pause", "config": {"seconds": 1}}]}}

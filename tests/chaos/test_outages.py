@@ -18,7 +18,7 @@ from redis_server import RedisServer
 
 from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.campaign]
 
 StartCrew = Callable[..., Awaitable[Crew]]
 Trouble = Callable[[RedisServer], Awaitable[None]]

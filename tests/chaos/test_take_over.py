@@ -26,7 +26,7 @@ from users import User, check_outcomes, until_some_are_triggered
 
 from workflow_engine.runtime.core.shares import partition_of
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.campaign]
 
 HAND_OVER_SECONDS = 1.0
 SPARE_SECONDS = 1.0

@@ -66,7 +66,7 @@ def test_every_seed_keeps_every_invariant(simulation_seeds: int, topology: str) 
 
 @pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
 def test_without_faults_everything_that_can_complete_does(simulation_seeds: int, topology: str) -> None:
-    for seed in range(min(20, simulation_seeds)):
+    for seed in range(min(10, simulation_seeds)):
         world = run_seed(seed, topology=topology, with_faults=False)
         assert not world.violations, describe(world, world.violations[0])
         assert max(world.starts.values()) == 1, "an attempt was started twice although nothing went wrong"
@@ -76,11 +76,11 @@ def test_without_faults_everything_that_can_complete_does(simulation_seeds: int,
 def test_a_task_that_kills_its_process_is_found_out(simulation_seeds: int, topology: str) -> None:
     """Without any other fault it costs two processes, and its execution fails."""
     poisoned = 0
-    for seed in range(min(40, simulation_seeds)):
+    for seed in range(min(15, simulation_seeds)):
         world = run_seed(seed, topology=topology, with_faults=False, with_crashes=True)
         assert not world.violations, describe(world, world.violations[0])
         poisoned += world.happened["poisoned"]
-    assert poisoned > 0 or simulation_seeds < 40
+    assert poisoned > 0 or simulation_seeds < 15
 
 
 @pytest.mark.parametrize("topology", ["embedded", "postgres", "distributed"])
