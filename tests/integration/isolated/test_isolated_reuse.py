@@ -163,11 +163,17 @@ async def test_a_process_that_dies_while_it_waits_is_replaced(apart: Apart) -> N
     assert await process_of(apart(BEHAVES)) != first
 
 
-async def test_a_process_that_has_died_while_it_waited_costs_the_next_attempt_nothing(apart: Apart) -> None:
-    """Its death is seen while it waits, or when it is given the next attempt: that one runs in another either way."""
+async def test_a_process_that_has_died_while_it_waited_is_forgotten(
+    apart: Apart, caplog: pytest.LogCaptureFixture
+) -> None:
     first = await process_of(apart(BEHAVES))
     os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)  # then who waited for it is told
     assert await process_of(apart(BEHAVES)) != first
+    assert caplog.text == ""
 
 
 # --- the end of all -------------------------------------------------------------------------------------
