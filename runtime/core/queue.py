@@ -40,15 +40,20 @@ class FairQueue:
 
     def take(self) -> Delivery:
         """The next delivery of the execution whose turn it is. Raises `IndexError` when nothing waits."""
+        [delivery] = self.take_some(1)
+        return delivery
+
+    def take_some(self, most: int) -> list[Delivery]:
+        """At most so many of the execution whose turn it is; at least one. Raises `IndexError` when nothing waits."""
         execution = self._turns.popleft()
         waiting = self._deliveries[execution]
-        delivery = waiting.popleft()
-        self._count -= 1
+        taken = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        self._count -= len(taken)
         if waiting:
             self._turns.append(execution)
         else:
             del self._deliveries[execution]
-        return delivery
+        return taken
 
     def withdraw(self, wanted: Callable[[Delivery], bool], limit: int) -> list[Delivery]:
         """Take out at most `limit` deliveries that are `wanted`, those that would have been last."""

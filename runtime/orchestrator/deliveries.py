@@ -30,6 +30,8 @@ AGAIN_SECONDS = 0.5
 FORGET_LOST_SECONDS = 600.0
 """What was lost of an execution that is not loaded in all that time is wanted by nobody: it has ended."""
 TAKE_OVER_LOOK_SECONDS = 1.0
+MOST_OF_ONE = 32
+"""So many of an execution are handed out together: whoever takes them reads what they need of it once, not each."""
 
 
 class LocalPool(Protocol):
@@ -309,7 +311,8 @@ class Deliveries:
         for handler, queue in self._waiting.items():
             room = self._spare.room(handler, self._handed_out.get(handler, 0))
             while queue and room > 0:
-                room -= self._choose(queue.take(), tasks)
+                for delivery in queue.take_some(min(room, MOST_OF_ONE)):
+                    room -= self._choose(delivery, tasks)
         count = self._spare.surplus(self._pool.queued_count, self._pool.started_count, self._clock.monotonic())
         if count:
             for delivery in self._pool.withdraw(self._may_be_surrendered, count):

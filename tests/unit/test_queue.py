@@ -36,6 +36,21 @@ def test_executions_take_turns_and_each_keeps_its_order() -> None:
     ]
 
 
+def test_executions_take_turns_with_several_of_each_at_a_time() -> None:
+    wide, small = Execution("wide", GRAPH, b"{}"), Execution("small", GRAPH, b"{}")
+    queue = FairQueue()
+    for node in range(5):
+        queue.add(Delivery(wide, node, 1))
+    queue.add(Delivery(small, 0, 1))
+
+    turns = [[(each.execution.execution_id, each.node) for each in queue.take_some(3)] for _ in range(3)]
+
+    assert turns == [[("wide", 0), ("wide", 1), ("wide", 2)], [("small", 0)], [("wide", 3), ("wide", 4)]]
+    assert len(queue) == 0
+    with pytest.raises(IndexError):
+        queue.take_some(3)
+
+
 def test_nothing_is_left_of_what_was_taken() -> None:
     queue = FairQueue()
     queue.add(Delivery(Execution("one", GRAPH, b"{}"), 0, 1))
