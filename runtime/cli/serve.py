@@ -1,4 +1,4 @@
-"""`workflow-engine serve`: the whole engine in one process, until SIGTERM."""
+"""`workflow-engine serve`: the engine, or the roles of it that this process has, until SIGTERM."""
 
 from __future__ import annotations
 

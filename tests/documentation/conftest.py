@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
+from redis_server import RedisServer
 from shell_session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +26,27 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_session(tmp_path: Path) -> Iterator[Callable[[Path], Session]]:
-    """`open_session(folder)`: a terminal; what was started in it is gone when the test ends."""
+def servers(postgres_server: PostgresServer) -> Iterator[Mapping[str, str]]:
+    """A database and a Redis of this test's own, as the variables that name them."""
+    redis = RedisServer()
+    redis.start()
+    yield {
+        "POSTGRES_PORT": str(postgres_server.port),
+        "POSTGRES_DATABASE": postgres_server.create_database(),
+        "REDIS_PORT": str(redis.port),
+    }
+    redis.close()
+
+
+@pytest.fixture
+def open_session(tmp_path: Path) -> Iterator[Callable[..., Session]]:
+    """`open_session(folder, variables)`: a terminal; what was started in it is gone when the test ends."""
     sessions: list[Session] = []
 
-    def open_one(folder: Path) -> Session:
+    def open_one(folder: Path, variables: Mapping[str, str] | None = None) -> Session:
         state = tmp_path / f"session-{len(sessions)}"
         state.mkdir()
-        sessions.append(Session(folder, state))
+        sessions.append(Session(folder, state, variables or {}))
         return sessions[-1]
 
     yield open_one

@@ -71,9 +71,11 @@ def test_every_page_of_the_tutorial_and_the_guides_is_read() -> None:
     ids=lambda documents: "+".join(document.relative_to(ROOT).as_posix() for document in documents),
 )
 def test_the_blocks_do_what_they_say(
-    documents: list[Path], checkout: Path, open_session: Callable[[Path], Session]
+    documents: list[Path], checkout: Path, open_session: Callable[..., Session], request: pytest.FixtureRequest
 ) -> None:
-    session = open_session(checkout)
+    blocks = [block for document in documents for block in shell_blocks(document)]
+    wants_servers = any("BACKEND=distributed" in block.text for block in blocks)
+    session = open_session(checkout, request.getfixturevalue("servers") if wants_servers else {})
 
     for document in documents:
         for block in blocks_of(document):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,7 @@ PATIENCE_SECONDS = 240
 SERVING = "listening on"
 
 # Ports that documents name; each session puts free ones in their place, so that sessions may run side by side.
-_PORTS = ("8000", "8765")
+_PORTS = ("8000", "8001", "8765")
 _EXECUTION_ID = re.compile(r'"execution_id": ?"([^"]+)"')
 
 # Variables and the folder outlive a block, as they do in a terminal.
@@ -50,7 +51,8 @@ def free_port() -> int:
 class Session:
     """One terminal: a folder, an environment, at most one server. `close` ends all that was started."""
 
-    def __init__(self, folder: Path, state_folder: Path) -> None:
+    def __init__(self, folder: Path, state_folder: Path, variables: Mapping[str, str]) -> None:
+        """`variables` are added to the environment: where servers are that a reader has by other means."""
         self._folder = folder
         self._ports = {port: str(free_port()) for port in _PORTS}
         self._execution_id = ""
@@ -66,6 +68,7 @@ class Session:
             "SESSION_STATE": str(state_folder / "state"),
             "API_PORT": self._ports["8000"],
             "SESSION_SERVER": f"http://127.0.0.1:{self._ports['8000']}",
+            **variables,
         }
 
     def run(self, block: Block) -> None:

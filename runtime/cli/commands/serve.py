@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("serve", help="run the API, the orchestrator and the workers in this process")
+    parser = commands.add_parser("serve", help="run the API, the orchestrator and the worker, or some of them")
     add_serve_settings(parser)
     parser.set_defaults(execute=execute)
 
