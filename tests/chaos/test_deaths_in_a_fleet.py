@@ -62,8 +62,7 @@ async def test_whoever_is_killed_whenever_everything_acknowledged_completes_once
         await fleet.until(lambda before=before: len(user.triggered) - before > random.randrange(AT_ONCE))
         victim = number % 4 if number < 4 else random.randrange(4)
         alive[victim].kill()
-        await using
-        alive[victim : victim + 1] = await fleet.start(roles[victim], **QUICK)
+        [alive[victim]], _ = await asyncio.gather(fleet.start(roles[victim], **QUICK), using)
     final = await user.wait_for_all(alive[0].url)
 
     assert final == {"COMPLETED": len(user.triggered)}
