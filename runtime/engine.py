@@ -278,9 +278,10 @@ class Engine:
 
         Who no longer wants to know is not waited for: `wanted` is asked every second.
         """
-        record = await self._read(execution_id)
-        if record.state not in TERMINAL_WORKFLOW_STATES and wait_seconds > 0:
+        if wait_seconds > 0:
             record = await self._wait_for_end(execution_id, wait_seconds, wanted)
+        else:
+            record = await self._read(execution_id)
         output_text = None
         if record.state is WorkflowState.COMPLETED:
             graph = await self._graphs.get(record.definition_id)
