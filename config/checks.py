@@ -53,11 +53,9 @@ def check_supported(settings: Settings) -> None:
 def setting_warnings(settings: Settings, handlers: Iterable[str]) -> list[str]:
     """What a user may have meant otherwise, one line each. `handlers` are the names of the handlers there are."""
     environment = {name.upper(): text for name, text in os.environ.items()}
-    return [
-        *unknown_variables(environment),
-        *unknown_handlers(environment, handlers),
-        *_without_effect(settings, environment),
-    ]
+    # Where processes have the same settings and different handlers, another one may have it.
+    unknown = [] if settings.backend == "distributed" else unknown_handlers(environment, handlers)
+    return [*unknown_variables(environment), *unknown, *_without_effect(settings, environment)]
 
 
 def _without_effect(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:

@@ -32,7 +32,7 @@ def serve(overrides: Mapping[str, Any]) -> int:
     settings = load_settings(overrides)
     check_failpoints(settings)
     configure_logging(settings.log_level, settings.log_format)
-    if settings.demo_mode:
+    if settings.demo_mode and "worker" in settings.runtime_roles:
         log.warning("demo mode: call_external_service and llm_service are mocks")
     runtime = Runtime(settings)
     warn_of_settings(settings, runtime.catalogue)

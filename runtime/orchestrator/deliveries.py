@@ -486,7 +486,8 @@ def _tell_lost(keys: Sequence[DeliveryKey], reason: str) -> None:
     """In one line: a worker may have had hundreds."""
     if keys:
         first = keys[0]
+        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         log.warning(
-            "%d deliveries are lost, attempt %d of node %d of execution %s among them: %s",
-            *(len(keys), first.attempt, first.node, first.execution_id, reason),
+            "lost: attempt %d of node %d of execution %s%s: %s",
+            *(first.attempt, first.node, first.execution_id, others, reason),
         )

@@ -124,6 +124,13 @@ def test_a_timeout_of_a_handler_that_is_there(suffix: str) -> None:
     assert list(unknown_handlers({f"HANDLER_TIMEOUT_{suffix}": "1"}, HANDLERS)) == []
 
 
+def test_a_timeout_of_a_handler_that_another_process_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANDLER_TIMEOUT_EMBED", "1")
+    assert len(setting_warnings(load_settings(), HANDLERS)) == 1
+    monkeypatch.setenv("BACKEND", "distributed")
+    assert setting_warnings(load_settings(), HANDLERS) == []
+
+
 def test_the_environment_is_read_whatever_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("api_prot", "1")
     monkeypatch.setenv("stale_timeout_inputs", "1")
