@@ -84,6 +84,11 @@ class Settings(
         return _is_loopback(self.api_host)
 
     @property
+    def own_port(self) -> tuple[str, int | None]:
+        """The variable that says where this process listens, and the port; None when it does not."""
+        return ("API_PORT", self.api_port) if "api" in self.runtime_roles else ("HEALTH_PORT", self.health_port)
+
+    @property
     def shows_faults(self) -> bool:
         """Whether the answer to a request that met a fault names the exception."""
         return self.debug and self.environment != "prod"

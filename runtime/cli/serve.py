@@ -66,7 +66,7 @@ async def _listen(runtime: Runtime) -> web.AppRunner | None:
     """Serve the API; health alone without the role `api`, and nothing when no port is given for that."""
     settings = runtime.settings
     serves_api = runtime.has_role("api")
-    port, variable = (settings.api_port, "API_PORT") if serves_api else (settings.health_port, "HEALTH_PORT")
+    variable, port = settings.own_port
     roles = ",".join(settings.runtime_roles)
     begun = f"workflow-engine {__version__} " if serves_api else f"workflow-engine {__version__} as {roles} "
     if port is None:

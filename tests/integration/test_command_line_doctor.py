@@ -172,6 +172,19 @@ def test_a_port_that_is_taken(examine: Examine, free_port: int) -> None:
     assert "API_PORT" in remedy
 
 
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ("", "none: without the role api, and without HEALTH_PORT, it listens nowhere"),
+        ("0", "the system picks a free one"),
+    ],
+)
+def test_the_port_of_a_process_without_the_api(examine: Examine, port: str, said: str) -> None:
+    variables = {"BACKEND": "distributed", "POSTGRES_HOST": "127.0.0.1", "REDIS_HOST": "127.0.0.1"}
+    variables |= {"POSTGRES_PORT": "1", "REDIS_PORT": "1", "RUNTIME_ROLES": "worker", "HEALTH_PORT": port}
+    assert examine(variables, 1)["port"] == [("ok", said, "")]
+
+
 def test_a_host_that_is_none(examine: Examine) -> None:
     [(level, message, _)] = examine({"API_HOST": "no-such-host.invalid", "API_KEYS_REQUIRED": "false"}, 1)["port"]
     assert level == "error"

@@ -19,14 +19,18 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 def check_port(settings: Settings) -> Iterator[Finding]:
     """Whether `serve` could listen there, or the engine that does is well."""
-    host, port = settings.api_host, settings.api_port
+    host, (variable, port) = settings.api_host, settings.own_port
+    if port is None:
+        yield ok("port", "none: without the role api, and without HEALTH_PORT, it listens nowhere")
+        return
     if port == 0:
         yield ok("port", "the system picks a free one")
         return
     try:
         _listen(host, port)
     except (OSError, UnicodeError) as bad:
-        yield _taken(settings) if getattr(bad, "errno", None) == errno.EADDRINUSE else _unusable(host, port, bad)
+        taken = getattr(bad, "errno", None) == errno.EADDRINUSE
+        yield _taken(settings) if taken else _unusable(host, port, variable, bad)
     else:
         yield ok("port", f"{host}:{port} is free")
 
@@ -48,8 +52,8 @@ def check_server(_settings: Settings) -> Iterator[Finding]:
 
 def engine_at(settings: Settings) -> Mapping[str, Any] | None:
     """Whether the engine at the settings' address is ready (`status`), and why not (`reason`); None without one."""
-    host = _ANYWHERE.get(settings.api_host, settings.api_host)
-    url = f"http://[{host}]:{settings.api_port}" if ":" in host else f"http://{host}:{settings.api_port}"
+    host, (_, port) = _ANYWHERE.get(settings.api_host, settings.api_host), settings.own_port
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     try:
         answer = HttpClient(Connection(url, None, SystemClock(), block)).look("/readyz")
     except CommandError:
@@ -66,16 +70,19 @@ def _listen(host: str, port: int) -> None:
 
 
 def _taken(settings: Settings) -> Finding:
-    place = f"{settings.api_host}:{settings.api_port}"
+    variable, port = settings.own_port
+    place = f"{settings.api_host}:{port}"
     report = engine_at(settings)
     if report is None:
-        return error("port", f"another program listens on {place}", "Stop it, or set API_PORT to another port.")
+        return error("port", f"another program listens on {place}", f"Stop it, or set {variable} to another port.")
     if report["status"] != "ready":
         return error("port", f"the engine that listens on {place} is not ready: {report.get('reason')}", "See its log.")
     return ok("port", f"an engine listens on {place}, and is ready")
 
 
-def _unusable(host: str, port: int, bad: Exception) -> Finding:
+def _unusable(host: str, port: int, variable: str, bad: Exception) -> Finding:
     reason = getattr(bad, "strerror", None) or bad
-    remedy = "Use a port above 1023." if getattr(bad, "errno", None) == errno.EACCES else "Set API_HOST and API_PORT."
+    remedy = (
+        "Use a port above 1023." if getattr(bad, "errno", None) == errno.EACCES else f"Set API_HOST and {variable}."
+    )
     return error("port", f"cannot listen on {host}:{port}: {reason}", remedy)
