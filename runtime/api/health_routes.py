@@ -171,6 +171,8 @@ class HealthRoutes:
         alive = [each.heartbeat for each in seen.items if each.is_alive and "worker" in each.heartbeat.roles]
         slots, free = sum(each.slots for each in alive), sum(each.free_slots for each in alive)
         counts = f"{len(alive)} alive, {slots} slots, {free} free"
+        if seen.source == "checkpoints" and self._sources.read_heartbeats is not None:
+            counts += ", by what they last wrote to the database"
         if not alive and executions_wait:
             return _part("degraded", f"{counts}; executions wait")
         if unserved := self._sources.unserved():

@@ -217,7 +217,7 @@ async def test_without_redis_health_is_degraded_and_the_process_ready(ask: Make)
     assert models.Health.model_validate(body)
     services = body["services"]
     assert services["redis"] == "unhealthy (no answer)"
-    assert services["workers"] == "healthy (1 alive, 10 slots, 10 free)"
+    assert services["workers"] == "healthy (1 alive, 10 slots, 10 free, by what they last wrote to the database)"
     assert services["orchestrator"] == "healthy"
     assert (await ask("/readyz", **away))[0] == 200
 
@@ -285,7 +285,7 @@ async def test_health_does_not_wait_for_who_does_not_answer(ask: Make, monkeypat
     status, body = await ask("/v1/health", broker_health=hang, read_heartbeats=hang)
     assert (status, body["status"]) == (200, "degraded")
     assert body["services"]["redis"] == "unhealthy (no answer for 0.01 s)"
-    assert body["services"]["workers"] == "healthy (1 alive, 10 slots, 10 free)"
+    assert body["services"]["workers"].startswith("healthy (1 alive, 10 slots, 10 free, by what they last wrote")
 
 
 async def test_a_process_without_the_role_orchestrator(ask: Make) -> None:
