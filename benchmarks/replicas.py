@@ -44,7 +44,6 @@ class Replicas:
         self.counts: dict[str, dict[str, float]] = {}
         self._deployment = deployment
         self._scale = scale
-        self._reference: Any = None
 
     async def chains(self, backend: str) -> float:
         """Executions by second of chains of three nodes."""
@@ -58,19 +57,13 @@ class Replicas:
         run = self._throughput(f"fan-out of {WIDTH}, {backend}", backend, fan_out(WIDTH), executions, 20)
         return executions * (WIDTH + 2) / await run
 
-    async def dedicated_worker(self) -> float:
-        """Nodes by second that one worker process runs for an orchestrator that runs none."""
-        executions = 100 // self._scale
-        nodes = executions * (WIDTH + 2)
-        database = await self._deployment.create_database()
-        before = await self._counts(database)
-        roles = {"runtime_roles": "api,orchestrator"}
-        async with self._deployment.open_runtime("distributed", database, **roles) as runtime:
-            with self._deployment.serve("distributed", database, RUNTIME_ROLES="worker", HEALTH_PORT="0"):
-                await runtime.run_many(fan_out(WIDTH), executions=2, concurrency=2)
-                seconds = await runtime.run_many(fan_out(WIDTH), executions=executions, concurrency=20)
-        await self._note("dedicated worker", database, before, nodes)
-        return nodes / seconds
+    async def worker_chains(self) -> float:
+        """Nodes by second that one worker process runs for an orchestrator that runs none: of chains."""
+        return await self._dedicated_worker("chain of 3", chain(3), 2_000 // self._scale, 500)
+
+    async def worker_fans(self) -> float:
+        """The same of fan-outs."""
+        return await self._dedicated_worker(f"fan-out of {WIDTH}", fan_out(WIDTH), 100 // self._scale, 20)
 
     async def alone(self, backend: str) -> float:
         """The median of the milliseconds of submit, trigger and result over HTTP, when nobody else asks."""
@@ -87,8 +80,12 @@ class Replicas:
         executions = 4_000 // self._scale
         return executions / await self._write_rows(executions, 3)
 
+    async def nodes_of_chains(self) -> float:
+        """The reference of `worker_chains`."""
+        return 3 * await self.rows_of_chains()
+
     async def rows_of_fans(self) -> float:
-        """The reference of `fans` and of `dedicated_worker`."""
+        """The reference of `fans` and of `worker_fans`."""
         executions = 200 // self._scale
         return executions * (WIDTH + 2) / await self._write_rows(executions, WIDTH + 2)
 
@@ -109,6 +106,18 @@ class Replicas:
             seconds = await runtime.run_many(document, executions=executions, concurrency=concurrency)
         await self._note(name, database, before, executions * len(document["dag"]["nodes"]))
         return seconds
+
+    async def _dedicated_worker(self, name: str, document: dict[str, Any], executions: int, concurrency: int) -> float:
+        nodes = executions * len(document["dag"]["nodes"])
+        database = await self._deployment.create_database()
+        before = await self._counts(database)
+        roles = {"runtime_roles": "api,orchestrator"}
+        async with self._deployment.open_runtime("distributed", database, **roles) as runtime:
+            with self._deployment.serve("distributed", database, RUNTIME_ROLES="worker", HEALTH_PORT="0"):
+                await runtime.run_many(document, executions=10, concurrency=10)
+                seconds = await runtime.run_many(document, executions=executions, concurrency=concurrency)
+        await self._note(f"{name}, dedicated worker", database, before, nodes)
+        return nodes / seconds
 
     async def _counts(self, database: str) -> Counts | None:
         return await self._deployment.counts(database) if self._deployment.is_counting else None
@@ -150,10 +159,12 @@ def throughput_cases(replicas: Replicas) -> list[Case]:
                 "< 10",
             ),
         ]
-    worker = Case(
-        "one dedicated worker process", "nodes/s", replicas.dedicated_worker, replicas.rows_of_fans, ">= 2,500"
-    )
-    return [*cases, worker]
+    for name, engine, reference in (
+        ("chain of 3", replicas.worker_chains, replicas.nodes_of_chains),
+        (f"fan-out of {WIDTH}", replicas.worker_fans, replicas.rows_of_fans),
+    ):
+        cases.append(Case(f"{name}, one dedicated worker process", "nodes/s", engine, reference, ">= 2,500"))
+    return cases
 
 
 async def finished_cases(deployment: Deployment, scale: int) -> list[Case]:
@@ -220,8 +231,9 @@ async def run(options: argparse.Namespace) -> None:
             full += await finished_cases(deployment, scale)
         if not options.only or options.only in "waiting":
             full += await waiting_cases(deployment, scale)
-        await measure(full, options.rounds)
-        print_table(full)
+        if full:
+            await measure(full, options.rounds)
+            print_table(full)
     finally:
         deployment.close()
 
