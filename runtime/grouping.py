@@ -47,8 +47,7 @@ class Grouped(Generic[Item]):
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
-                batch = self._take()
+            while batch := self._take():
                 try:
                     answers = await self._do([item for item, _ in batch])
                 except Exception as error:
@@ -64,6 +63,8 @@ class Grouped(Generic[Item]):
             self._working = None
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Any]]]:
+        """The next batch; empty when nothing waits. What somebody has given up before it began is not done at all."""
+        self._waiting = [each for each in self._waiting if not each[1].done()]
         weight = count = 0
         for item, _ in self._waiting[: self._max_items]:
             weight += self._size_bytes(item)
