@@ -118,6 +118,7 @@ class Runtime:
     def describe(self) -> Heartbeat:
         """What this process says of itself."""
         slots = self.settings.worker_concurrency if self.has_role("worker") and not self._stopping else 0
+        takes = self.taker is None or not self.taker.store_is_away
         busy = self.pool.running_count + self.pool.queued_count
         running = [DeliveryKey(*each) for each in self.pool.attempts_in_hand]
         in_hand = [] if self.shared is None else self.shared.in_hand
@@ -127,7 +128,7 @@ class Runtime:
             roles=self.settings.runtime_roles,
             handlers=sorted(self.handlers),
             slots=slots,
-            free_slots=max(0, slots - busy),
+            free_slots=max(0, slots - busy) if takes else 0,
             partitions=len(self.leases.versions),
             host=socket.gethostname(),
             version=__version__,

@@ -62,6 +62,7 @@ class Leases:
         self._tell = tell
         self._is_known = False
         self._deadlines: dict[int, float] = {}
+        self._latest_deadline = 0.0
         self._renew_at: dict[int, float] = {}
         self._draining: dict[int, float] = {}
         self._had: set[int] = set()
@@ -75,6 +76,11 @@ class Leases:
         """Whether something of a partition may be started now: it is owned, and its lease has not run out."""
         deadline = self._deadlines.get(partition)
         return deadline is not None and partition not in self._draining and self._clock.monotonic() < deadline
+
+    @property
+    def have_run_out(self) -> bool:
+        """Whether whatever was owned here may be somebody else's by now."""
+        return self._clock.monotonic() >= self._latest_deadline
 
     def drain(self, partitions: Collection[int]) -> None:
         """Start nothing more of these: they are to be handed over when nothing of them runs."""
@@ -103,7 +109,7 @@ class Leases:
     def renewed(self, partition: int, version: int, asked_at: float) -> None:
         """A commit that was asked for then has made this the partition's version."""
         self.versions[partition] = version
-        self._deadlines[partition] = asked_at + self.lease_seconds
+        self._deadlines[partition] = self._latest_deadline = asked_at + self.lease_seconds
         self._renew_at[partition] = asked_at + self.lease_seconds / 3
 
     def look_now(self) -> None:

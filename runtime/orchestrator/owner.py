@@ -263,7 +263,7 @@ class Owner:
                 versions = await self._store.commit(batches, self._leases.lease_seconds)
                 break
             except StoreUnavailable as error:
-                if self._stopping:
+                if self._stopping or self._leases.have_run_out:
                     raise
                 self._rare_log.write(logging.ERROR, "commit", f"cannot commit, trying again in {backoff:g} s: {error}")
                 await asyncio.sleep(backoff)
@@ -481,6 +481,9 @@ class Owner:
         self._next_sweep = 0.0
         for partition in list(self._leases.versions):
             self._leases.forget(partition)
+        if self._leases.have_run_out and self._transport.reaches_others:
+            # Others may own everything by now, and reach the store: they are told what has ended here.
+            self._pass_on()
         if not self._stopping:
             await asyncio.sleep(backoff)
 

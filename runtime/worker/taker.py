@@ -94,6 +94,8 @@ class Taker:
         self._waiting_since: dict[DeliveryKey, float] = {}
         self._stopping = False
         self._rare_log = RareLog(log)
+        self.store_is_away = False
+        """Whether nothing can start here that others hand out: the store does not give permission."""
         self._next_look = 0.0
         self._next_turn = 0.0
         self._next_check = 0.0
@@ -120,18 +122,18 @@ class Taker:
         """Take nothing more, and give back what has not started."""
         self._stopping = True
         self._heard.set()
-        await self._give_back_in_time(self._pool.withdraw(self._is_taken, len(self._in_hand)))
+        await self._give_back_in_time(self._take_out(self._pool.withdraw(self._is_taken, len(self._in_hand))))
 
     async def close(self) -> None:
         """Give back what was stopped unfinished."""
         left = [Delivery(execution, key.node, key.attempt) for key, execution in self._in_hand.items()]
-        await self._give_back_in_time(left)
+        await self._give_back_in_time(self._take_out(left))
 
-    async def _give_back_in_time(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back before the process ends; what cannot be is found to be lost later."""
+    async def _give_back_in_time(self, taken: Sequence[Taken]) -> None:
+        """Give back at once; what cannot be is found to be lost later."""
         with suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(LAST_WORDS_SECONDS):
-                await self._give_back(deliveries)
+                await self._give_back(taken)
 
     async def run(self) -> None:
         """Take, ask, start, until `stop`."""
@@ -140,19 +142,36 @@ class Taker:
             took = False
             try:
                 self._forget_ended()
+                await self._try_store()
                 await self._check()
                 await self._renew()
                 await self._relieve()
                 took = await self._take()
                 backoff.reset()
-            except BackendError as error:
+            except BrokerUnavailable as error:
                 log.debug("cannot take deliveries: %s", error)
+                await asyncio.sleep(backoff.next_seconds())
+            except BackendError as error:
+                await self._leave_to_others(error)
                 await asyncio.sleep(backoff.next_seconds())
             if not took and not self._stopping:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._seconds_to_next()):
                         await self._heard.wait()
             self._heard.clear()
+
+    async def _try_store(self) -> None:
+        """While the store does not answer, nothing is taken only to be given back."""
+        if self.store_is_away:
+            await self._store.read_partitions()
+            self.store_is_away = False
+
+    async def _leave_to_others(self, error: BackendError) -> None:
+        """The store does not answer here: what has not started is given back, for whoever reaches it."""
+        self.store_is_away = True
+        self._rare_log.write(logging.WARNING, "store", f"deliveries are left to others, as the store is away: {error}")
+        waiting = self._pool.withdraw(self._is_taken, len(self._in_hand)) + self._pool.take_held(self._is_taken)
+        await self._give_back_in_time(self._take_out(waiting))
 
     def _seconds_to_next(self) -> float:
         due = min(self._next_look, self._next_check)
@@ -207,17 +226,12 @@ class Taker:
         return bool(taken)
 
     async def _start(self, taken: Sequence[Taken]) -> None:
-        """Ask for permission until the store answers, and start what may."""
-        backoff = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
-        while True:
-            try:
-                permitted = await self._ask([(each.task.key, each.task.definition_id) for each in taken])
-                break
-            except BackendError as error:
-                if self._stopping:
-                    raise
-                self._rare_log.write(logging.WARNING, "waiting", f"{len(taken)} deliveries wait for the store: {error}")
-                await asyncio.sleep(backoff.next_seconds())
+        """Ask for permission, and start what may."""
+        try:
+            permitted = await self._ask([(each.task.key, each.task.definition_id) for each in taken])
+        except BackendError:
+            await self._give_back_in_time(taken)
+            raise
         await self._refuse([each.task.key for each in taken if each.task.key not in permitted])
         self._dispatch(permitted)
 
@@ -299,20 +313,27 @@ class Taker:
         if waiting:
             self._ahead = self._slots
             self._next_turn = now + LONGEST_WAIT_SECONDS
-            await self._give_back(waiting)
+            await self._give_back(self._take_out(waiting))
 
-    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        by_partition: dict[int, list[Taken]] = {}
+    def _take_out(self, deliveries: Iterable[Delivery]) -> list[Taken]:
+        """What is not to run here after all, as it was taken."""
+        taken = []
         for delivery in deliveries:
             key = _key(delivery)
             self._in_hand.pop(key, None)
             entry_id = self._receipts.abandon(key)
             if entry_id is not None:
                 execution, node, _ = delivery
-                task = Task(key, execution.graph.handlers[node], execution.definition_id)
-                by_partition.setdefault(execution.partition, []).append(Taken(entry_id, task))
-        for partition, taken in by_partition.items():
-            await self._broker.give_back(partition, taken)
+                taken.append(Taken(entry_id, Task(key, execution.graph.handlers[node], execution.definition_id)))
+        return taken
+
+    async def _give_back(self, taken: Iterable[Taken]) -> None:
+        by_partition: dict[int, list[Taken]] = {}
+        for each in taken:
+            self._receipts.abandon(each.task.key)
+            by_partition.setdefault(self._partition_of(each.task.key.execution_id), []).append(each)
+        for partition, given_back in by_partition.items():
+            await self._broker.give_back(partition, given_back)
 
     async def _check(self) -> None:
         """Whether what runs is still wanted, by the store: the news of a cancel may have been lost."""
