@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from workflow_engine.config import load_settings
 from workflow_engine.runtime.cli.api import api_runner
 from workflow_engine.runtime.core.deliveries import alive
 from workflow_engine.runtime.core.json_text import decode
+from workflow_engine.runtime.core.shares import partition_of
 from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.errors import BrokerUnavailable
 from workflow_engine.runtime.ports import ExecutionFilter, ExecutionSummary
@@ -30,6 +31,9 @@ Cause = tuple[str, str]
 
 LIST_AT_ONCE = 1_000
 LONG_SECONDS = 120.0
+LOOK_SECONDS = 0.1
+PAUSE_SECONDS = 0.15
+REFUSED_PAUSE_SECONDS = 0.5
 NAME = "fan"
 JUST_UNDER_A_SECOND = 0.95
 
@@ -93,15 +97,30 @@ class Crew:
         """Of all APIs."""
         return [each.url for each in self.replicas if each.url]
 
-    async def until_shared(self, seconds: float = LONG_SECONDS) -> None:
+    @property
+    def partitions(self) -> int:
+        """How many there are."""
+        return self._store.partitions
+
+    def partition_of(self, execution: ExecutionSummary) -> int:
+        """Where an execution belongs."""
+        return partition_of(execution.execution_id, self.partitions)
+
+    async def until_shared(self) -> None:
         """Wait until every orchestrator has its share of the partitions, and everybody knows of everybody."""
-        owners = [each.runtime for each in self.replicas if each.runtime.owner is not None]
-        share = owners[0].store.partitions // len(owners)
-        async with asyncio.timeout(seconds):
-            while min(len(each.leases.versions) for each in owners) < share or await self._least_known() < len(
-                self.replicas
-            ):
-                await asyncio.sleep(0.1)
+        owners = [each for each in self.replicas if each.runtime.owner is not None]
+        for each in owners:
+            await self.until_owned(each, self.partitions // len(owners))
+        async with asyncio.timeout(LONG_SECONDS):
+            while await self._least_known() < len(self.replicas):
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def until_owned(self, replica: Replica, count: int) -> None:
+        """Wait until a replica owns so many partitions, by the store's word."""
+        name = replica.runtime.replica
+        async with asyncio.timeout(LONG_SECONDS):
+            while sum(each.is_owned and each.owner == name for each in await self._store.read_partitions()) < count:
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def _least_known(self) -> int:
         """How many live replicas the one knows of that knows of the fewest."""
@@ -135,18 +154,24 @@ class Crew:
         running = ExecutionFilter(states=frozenset({WorkflowState.RUNNING}))
         return len(await self._store.list_executions(running, None, LIST_AT_ONCE))
 
-    async def until_all_ended(self, seconds: float = LONG_SECONDS) -> float:
+    async def until_all_ended(self) -> float:
         """Wait until nothing runs any more; returns the seconds."""
         began = time.monotonic()
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(LONG_SECONDS):
             while await self.count_running():
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(LOOK_SECONDS)
         return time.monotonic() - began
 
-    async def audit(self, users: Users, but: Sequence[str] = ()) -> list[ExecutionSummary]:
+    async def until_ended(self, ids: Collection[str]) -> None:
+        """Wait until these have ended."""
+        async with asyncio.timeout(LONG_SECONDS):
+            while not {each.execution_id for each in await self.executions() if each.completed_at}.issuperset(ids):
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def audit(self, *users: Users, but: Sequence[str] = ()) -> list[ExecutionSummary]:
         """Check everything that is stored, `but` these, against what was acknowledged, and rows against each other."""
         executions = [each for each in await self.executions() if each.execution_id not in but]
-        acknowledged = set(users.acknowledged.values())
+        acknowledged = {execution_id for each in users for execution_id in each.acknowledged.values()}
         assert {each.execution_id for each in executions} == acknowledged, "lost, or started twice"
         assert Counter(each.state for each in executions) == {WorkflowState.COMPLETED: len(acknowledged)}
         check_outcomes(await load_sound(self._database, acknowledged), acknowledged)
@@ -162,7 +187,8 @@ class Users:
     """So many at a time: each starts an execution, again under the same key until that is acknowledged, looks at it,
     and goes on to the next one."""
 
-    def __init__(self, urls: Sequence[str], *, count: int = 8, pause_seconds: float = 0.15) -> None:
+    def __init__(self, urls: Sequence[str], *, count: int = 8, prefix: str = "key") -> None:
+        """`prefix`: of their keys."""
         self.acknowledged: dict[str, str] = {}
         """Execution ids by the keys that they were started under."""
         self.answers: Counter[int] = Counter()
@@ -171,7 +197,7 @@ class Users:
         self.slowest_seconds = 0.0
         self._urls = urls
         self._count = count
-        self._pause_seconds = pause_seconds
+        self._prefix = prefix
         self._made = 0
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -209,13 +235,13 @@ class Users:
     async def _use(self, session: aiohttp.ClientSession, url: str) -> None:
         while not self._leaving.is_set():
             self._made += 1
-            key = f"key-{self._made}"
+            key = f"{self._prefix}-{self._made}"
             begin = {"method": "POST", "url": f"{url}/v1/definitions/{NAME}/executions"}
             while (body := await self._ask(session, {**begin, "headers": {"Idempotency-Key": key}})) is None:
-                await self._rest(0.5)
+                await self._rest(REFUSED_PAUSE_SECONDS)
             self.acknowledged[key] = body["execution_id"]
             await self._ask(session, {"method": "GET", "url": f"{url}/v1/workflows/{body['execution_id']}"})
-            await self._rest(self._pause_seconds)
+            await self._rest(PAUSE_SECONDS)
 
     async def _ask(self, session: aiohttp.ClientSession, request: Mapping[str, Any]) -> Any:
         """The answer's body, or None for a 503."""
