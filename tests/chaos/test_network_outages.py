@@ -17,7 +17,7 @@ from postgres_server import PostgresServer
 from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.campaign]
 
 StartCrew = Callable[..., Awaitable[Crew]]
 
