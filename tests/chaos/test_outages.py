@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from crew import INTERVALS, Crew, Users, completed_between, most_in_a_second
 from postgres_server import PostgresServer
-from redis_server import RedisServer
+from redis_server import RedisCluster, RedisServer
 
 from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
 
@@ -28,6 +28,8 @@ APART = ("api,orchestrator", "worker")
 APART_TWO = ("api,orchestrator", "worker", "worker")
 TROUBLE_SECONDS = 3.0
 FLUSHING_SECONDS = 10.0
+BOUND_SECONDS = INTERVALS["worker_heartbeat_timeout"] + INTERVALS["worker_stale_claim_interval"]
+"""When everything that Redis has lost is found at the latest."""
 PATIENCE_SECONDS = 10.0
 """What a busy machine may add to what takes its time."""
 
@@ -177,8 +179,7 @@ async def test_redis_is_wiped_again_and_again(
     )
     assert wipes > 20
     assert meanwhile > 0
-    bound = INTERVALS["worker_heartbeat_timeout"] + INTERVALS["worker_stale_claim_interval"]
-    assert settled_seconds < bound + PATIENCE_SECONDS
+    assert settled_seconds < BOUND_SECONDS + PATIENCE_SECONDS
 
 
 # --- other troubles -----------------------------------------------------------------------------------
@@ -248,5 +249,47 @@ async def test_redis_has_other_troubles(start_crew: StartCrew, forgetful_redis: 
     )
     assert set(users.answers) == {200, 202}
     assert afterwards >= 50
-    bound = INTERVALS["worker_heartbeat_timeout"] + INTERVALS["worker_stale_claim_interval"]
-    assert settled_seconds < bound + PATIENCE_SECONDS
+    assert settled_seconds < BOUND_SECONDS + PATIENCE_SECONDS
+
+
+# --- a cluster ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["yes", "no"], ids=["all or nothing", "in part"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
+    """Three nodes, which serve nothing while one of them is away, or what they have."""
+    cluster = RedisCluster()
+    try:
+        cluster.start()
+        cluster.ask_all("CONFIG", "SET", "cluster-require-full-coverage", request.param)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("roles", [ALL_ROLES, APART], ids=["all roles", "apart"])
+async def test_a_node_of_the_cluster_dies_and_comes_back_empty(
+    start_crew: StartCrew, cluster: RedisCluster, outage_seconds: float, roles: tuple[str, ...]
+) -> None:
+    crew = await start_crew(*roles, redis_cluster=True, redis_port=cluster.servers[0].port)
+    victim = cluster.servers[1]
+    async with Users(crew.urls) as users:
+        await users.until_acknowledged(100)
+        victim.kill()
+        away_at = time.time()
+        await asyncio.sleep(outage_seconds)
+        back_at = time.time()
+        await asyncio.to_thread(victim.start)
+        await asyncio.to_thread(cluster.wait_until_whole)
+        await users.until_acknowledged(100)
+        await users.leave()
+    settled_seconds = await crew.until_all_ended()
+    executions = await crew.audit(users)
+    meanwhile = completed_between(executions, away_at + 1, back_at)
+    report(
+        f"a node away for {outage_seconds:g} s: {len(executions)} executions, {meanwhile} completed meanwhile; "
+        f"everything {settled_seconds:.1f} s after the last was started; slowest answer {users.slowest_seconds:.2f} s"
+    )
+    assert set(users.answers) == {200, 202}
+    assert roles == APART or meanwhile > 20
+    assert settled_seconds < BOUND_SECONDS + PATIENCE_SECONDS

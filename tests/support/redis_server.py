@@ -5,6 +5,7 @@ The server is a direct child, so a killed one can be waited for. It listens on t
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import signal
@@ -161,6 +162,10 @@ class RedisCluster:
             server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for server in others:
             first.ask("CLUSTER", "MEET", "127.0.0.1", server.port)
+        self.wait_until_whole()
+
+    def wait_until_whole(self) -> None:
+        """Wait until every node says that all slots are served."""
         self._wait_until(lambda: all("cluster_state:ok" in _text(each, "CLUSTER", "INFO") for each in self.servers))
 
     def add_follower(self, number: int) -> RedisServer:
@@ -203,14 +208,15 @@ def _text(server: RedisServer, *command: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on. A cluster's nodes also use the one that is 10,000 higher."""
+    """A port that nobody listens on. A cluster's nodes also use the one that is 10,000 higher.
+
+    Both are below those that connections are made from, which come and go.
+    """
     while True:
+        port = random.randrange(11_000, 22_000)
         with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if port > 55_000:
-                continue
             try:
+                probe.bind(("127.0.0.1", port))
                 bus.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
