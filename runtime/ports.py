@@ -152,7 +152,9 @@ class HandlerRecord(NamedTuple):
     """A handler as a process has it, for those that have not.
 
     `config_schema` is the JSON Schema of its configuration, as JSON text; None when it takes anything. `distribution`
-    and `version` are those of the package that it came with, if known.
+    and `version` are those of the package that it came with, if known. `output_schema` is the JSON Schema of its
+    output; None when that may be anything. `declared` is a JSON object of what else it declares, by the names that
+    `@handler` has for it; what it leaves out is not there.
     """
 
     name: str
@@ -160,6 +162,8 @@ class HandlerRecord(NamedTuple):
     config_schema: str | None
     distribution: str | None
     version: str | None
+    output_schema: str | None = None
+    declared: str | None = None
 
 
 class CommandRecord(NamedTuple):

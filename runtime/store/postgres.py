@@ -304,7 +304,7 @@ class PostgresStore:
         return bool(await self._api.write(self._queries["revoke_key"], revoked_at, key_id))
 
     async def save_handlers(self, records: Sequence[HandlerRecord], seen_at: int) -> None:
-        await self._api.write(self._queries["save_handlers"], *_columns(records, 5), seen_at)
+        await self._api.write(self._queries["save_handlers"], *_columns(records, 7), seen_at)
 
     async def list_handlers(self, seen_from: int) -> Sequence[HandlerRecord]:
         return [HandlerRecord(*row) for row in await self._read("list_handlers", seen_from)]

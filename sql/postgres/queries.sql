@@ -475,16 +475,18 @@ UPDATE api_keys SET revoked_at = $1 WHERE key_id = $2 AND revoked_at IS NULL RET
 -- name: save_handlers
 -- The handlers that a process has, each in place of what was known of it. By name, so that two processes that start at
 -- the same time never wait for each other.
-INSERT INTO handlers (name, description, config_schema, distribution, version, seen_at)
-SELECT name, description, config_schema, distribution, version, $6
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-AS row (name, description, config_schema, distribution, version) ORDER BY name
+INSERT INTO handlers (name, description, config_schema, distribution, version, output_schema, declared, seen_at)
+SELECT name, description, config_schema, distribution, version, output_schema, declared, $8
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+AS row (name, description, config_schema, distribution, version, output_schema, declared) ORDER BY name
 ON CONFLICT (name) DO UPDATE SET description = excluded.description, config_schema = excluded.config_schema,
-    distribution = excluded.distribution, version = excluded.version, seen_at = excluded.seen_at;
+    distribution = excluded.distribution, version = excluded.version, output_schema = excluded.output_schema,
+    declared = excluded.declared, seen_at = excluded.seen_at;
 
 -- name: list_handlers
 -- The handlers that some process has had since a moment.
-SELECT name, description, config_schema, distribution, version FROM handlers WHERE seen_at >= $1 ORDER BY name;
+SELECT name, description, config_schema, distribution, version, output_schema, declared
+FROM handlers WHERE seen_at >= $1 ORDER BY name;
 
 -- name: ping
 -- Whether the database answers; `only_reads` is a standby, a server that comes up, or one that was told not to write.

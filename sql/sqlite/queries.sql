@@ -385,13 +385,16 @@ UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL;
 
 -- name: save_handlers
 -- The handlers that a process has, each in place of what was known of it.
-INSERT INTO handlers (name, description, config_schema, distribution, version, seen_at) VALUES :rows
+INSERT INTO handlers (name, description, config_schema, distribution, version, output_schema, declared, seen_at)
+VALUES :rows
 ON CONFLICT (name) DO UPDATE SET description = excluded.description, config_schema = excluded.config_schema,
-    distribution = excluded.distribution, version = excluded.version, seen_at = excluded.seen_at;
+    distribution = excluded.distribution, version = excluded.version, output_schema = excluded.output_schema,
+    declared = excluded.declared, seen_at = excluded.seen_at;
 
 -- name: list_handlers
 -- The handlers that some process has had since a moment.
-SELECT name, description, config_schema, distribution, version FROM handlers WHERE seen_at >= ? ORDER BY name;
+SELECT name, description, config_schema, distribution, version, output_schema, declared
+FROM handlers WHERE seen_at >= ? ORDER BY name;
 
 -- name: export_definitions
 -- Every definition, to be copied elsewhere.

@@ -365,7 +365,8 @@ async def test_handlers_are_listed_by_name_each_as_it_was_stored_last(opened: An
     assert await opened.store.list_handlers(0) == []
     many = [record(f"h{number:03}", description=f"ö {number}", distribution="d", version="1") for number in range(40)]
     await opened.store.save_handlers(many[::-1], START)
-    newer = record("h007", description='two\nlines "quoted"', config_schema='{"const":"\\u0000"}')
+    newer = record("h007", description='two\nlines "quoted"', config_schema='{"const":"\\u0000"}', declared="{}")
+    newer = newer._replace(output_schema='{"type":"object"}')
     await opened.store.save_handlers([newer, record("another")], START + 10)
     store = await opened.reopen()
 

@@ -291,7 +291,7 @@ def test_a_schema_that_never_ends_holds_nothing_up() -> None:
 def test_a_catalogue_as_others_hear_of_it() -> None:
     records = Catalogue([there, here], {"there": Origin("a-plugin", "1.2")}).records
     assert [(each.name, each.description) for each in records] == [("here", "Is here."), ("there", "Is elsewhere.")]
-    assert [each[3:] for each in records] == [(None, None), ("a-plugin", "1.2")]
+    assert [(each.distribution, each.version) for each in records] == [(None, None), ("a-plugin", "1.2")]
     assert records[0].config_schema is None
     assert json.loads(records[1].config_schema or "") == Config.model_json_schema()
 
