@@ -4,13 +4,16 @@ from .context import NodeContext
 from .errors import PermanentError, RetryAfter
 from .handler import Handler, handler
 from .hooks import ENTRY_POINT_GROUP, hookimpl
+from .limits import RateLimit, RetryDefaults
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "Handler",
     "NodeContext",
     "PermanentError",
+    "RateLimit",
     "RetryAfter",
+    "RetryDefaults",
     "handler",
     "hookimpl",
 ]

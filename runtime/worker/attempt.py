@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +105,10 @@ async def run_attempt(
         config = graph.configs[node].renderer.render(inputs)
         if handler.config_model is not None:
             config = _validated(handler, config)
-        result = await handler.run(config, context)
+        arguments = (config, context) if handler.make is None else (handler.make(), config, context)
+        result = handler.run(*arguments) if handler.lane != "thread" else asyncio.to_thread(handler.run, *arguments)
+        if inspect.isawaitable(result):
+            result = await result
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, field_validator
 
-from workflow_engine.plugins import ENTRY_POINT_GROUP, Handler, NodeContext, handler, hookimpl
+from workflow_engine.plugins import (
+    ENTRY_POINT_GROUP,
+    Handler,
+    NodeContext,
+    RateLimit,
+    RetryDefaults,
+    handler,
+    hookimpl,
+)
 from workflow_engine.plugins.discovery import Catalogue, PluginError, discover
 
 BUILT_IN = {"input", "output", "call_external_service", "llm_service"}
@@ -157,8 +165,8 @@ def test_a_hook_for_another_version_can_be_marked_optional() -> None:
         ("def broken(:", "SyntaxError: "),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         (
-            "from workflow_engine.plugins import handler\n@handler('x')\ndef run(config, context): pass",
-            "TypeError: handler 'x' must be an 'async def' function",
+            "from workflow_engine.plugins import handler\n@handler('x')\ndef run(config): pass",
+            "TypeError: handler 'x': the function takes (config, context), not (config)",
         ),
     ],
 )
@@ -305,7 +313,7 @@ def test_names_that_are_not(name: Any) -> None:
 
 
 def sync(_config: Any, _context: NodeContext) -> Any:
-    """Block everybody."""
+    """Take as long as it likes."""
 
 
 async def generate(_config: Any, _context: NodeContext) -> Any:
@@ -314,16 +322,164 @@ async def generate(_config: Any, _context: NodeContext) -> Any:
 
 
 class Callable_:
-    """Called like a function, but none."""
+    """Called like a function."""
 
     async def __call__(self, _config: Any, _context: NodeContext) -> Any:
         """Run."""
 
 
-@pytest.mark.parametrize("function", [sync, generate, Callable_(), functools.partial(sync, 1), lambda c, x: None, None])
-def test_a_function_that_is_not_asynchronous_is_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match=r"handler 'x' must be an 'async def' function; .*asyncio.to_thread"):
-        handler("x")(function)
+class Warm:
+    """Keep something for all attempts."""
+
+    def open(self) -> None:
+        """Get it."""
+
+    async def run(self, _config: Any, _context: NodeContext) -> Any:
+        """Use it."""
+
+    async def close(self) -> None:
+        """Give it back."""
+
+
+class PlainWarm:
+    """Have nothing but a `run`."""
+
+    def run(self, _config: Any, _context: NodeContext) -> Any:
+        """Run."""
+
+
+@pytest.mark.parametrize(
+    ("target", "lane", "wanted"),
+    [
+        (one.run, None, "async"),
+        (one.run, "async", "async"),
+        (one.run, "process", "process"),
+        (sync, None, "thread"),
+        (sync, "thread", "thread"),
+        (sync, "process", "process"),
+        (Callable_(), None, "async"),
+        (lambda c, x: None, None, "thread"),
+        (Warm, None, "async"),
+        (Warm, "process", "process"),
+        (PlainWarm, None, "thread"),
+    ],
+)
+def test_the_lane_follows_from_the_function_unless_it_is_declared(target: Any, lane: Any, wanted: str) -> None:
+    assert handler("x", lane=lane)(target).lane == wanted
+
+
+def test_a_class_is_made_by_the_engine() -> None:
+    made = handler("x")(Warm)
+
+    assert made.make is Warm
+    assert made.run is Warm.run
+    assert made.description == "Keep something for all attempts."
+    assert handler("x")(sync).make is None
+
+
+def test_everything_that_is_declared_is_kept() -> None:
+    limit = RateLimit(5, 1, key=str)
+    made = handler(
+        "x",
+        output=Checked,
+        timeout_seconds=5,
+        stale_timeout_seconds=0.5,
+        retry=RetryDefaults(max_retries=0, jitter=False),
+        max_running_per_process=1,
+        max_running=2,
+        rate_limit=limit,
+    )(sync)
+
+    assert (made.output_model, made.timeout_seconds, made.stale_timeout_seconds) == (Checked, 5, 0.5)
+    assert (made.max_running_per_process, made.max_running, made.rate_limit) == (1, 2, limit)
+    assert made.retry == RetryDefaults(0, None, None, None, False)
+
+
+class Methods:
+    """Methods of classes that are no handlers."""
+
+    def needs_an_argument(self, argument: Any) -> None:
+        """Be called with one."""
+
+    def run_without_context(self, config: Any) -> Any:
+        """Miss something."""
+
+
+@pytest.mark.parametrize(
+    ("target", "lane", "message"),
+    [
+        (None, None, "@handler stands before a function or a class, not None"),
+        (generate, None, "yields; let it return its result"),
+        (lambda c, x: (yield), None, "yields; let it return its result"),
+        (functools.partial(sync, 1), None, "the function takes (config, context), not (_context: "),
+        (lambda: None, None, "the function takes (config, context), not ()"),
+        (sync, "async", "lane 'async' takes an 'async def'; a plain function has lane 'thread'"),
+        (PlainWarm, "async", "lane 'async' takes an 'async def'; a plain function has lane 'thread'"),
+        (one.run, "thread", "lane 'thread' takes a plain 'def'; an 'async def' has lane 'async'"),
+        (dict, None, "the class dict needs a method run(self, config, context)"),
+        (type("T", (), {"run": 5}), None, "the class T needs a method run(self, config, context)"),
+        (type("T", (), {"run": Methods.run_without_context}), None, "T.run takes (self, config, context), not (self, "),
+        (
+            type("T", (PlainWarm,), {"__init__": Methods.needs_an_argument}),
+            None,
+            "the class T is made without arguments, not (argument: ",
+        ),
+        (type("T", (PlainWarm,), {"open": Methods.needs_an_argument}), None, "T.open takes (self), not (self, "),
+        (type("T", (PlainWarm,), {"close": 5}), None, "T.close takes (self), and this is no function but 5"),
+    ],
+)
+def test_what_cannot_run_an_attempt_is_refused(target: Any, lane: Any, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        handler("x", lane=lane)(target)
+    assert str(caught.value).startswith("handler 'x'")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"lane": "fast"}, ValueError, "lane must be 'async', 'thread' or 'process', not 'fast'"),
+        ({"lane": []}, ValueError, "lane must be 'async', 'thread' or 'process', not []"),
+        ({"output": dict}, TypeError, "output must be a pydantic model, not <class 'dict'>"),
+        ({"timeout_seconds": 0}, ValueError, "timeout_seconds must be above 0 and at most 604800 seconds, not 0"),
+        ({"timeout_seconds": float("nan")}, ValueError, "timeout_seconds must be "),
+        ({"timeout_seconds": float("inf")}, ValueError, "timeout_seconds must be "),
+        ({"timeout_seconds": "5"}, TypeError, "timeout_seconds must be a number, not '5'"),
+        ({"timeout_seconds": True}, TypeError, "timeout_seconds must be a number, not True"),
+        ({"stale_timeout_seconds": -1}, ValueError, "stale_timeout_seconds must be above 0"),
+        ({"retry": 3}, TypeError, "retry must be RetryDefaults(max_retries=...), not 3"),
+        ({"max_running_per_process": 0}, ValueError, "max_running_per_process must be from 1 to 1000000, not 0"),
+        ({"max_running": 1.5}, TypeError, "max_running must be a whole number, not 1.5"),
+        ({"rate_limit": (5, 1)}, TypeError, "rate_limit must be RateLimit(count, per_seconds), not (5, 1)"),
+    ],
+)
+def test_a_bad_declaration_names_the_handler_and_the_argument(
+    arguments: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        handler("x", **arguments)(sync)
+    assert str(caught.value).startswith(f"handler 'x': {message}")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: RateLimit(0, 1), ValueError, "RateLimit: count must be from 1 to 1000000, not 0"),
+        (lambda: RateLimit(1.0, 1), TypeError, "RateLimit: count must be a whole number, not 1.0"),
+        (lambda: RateLimit(1, 0), ValueError, "RateLimit: per_seconds must be above 0"),
+        (lambda: RateLimit(1, 1, key="tenant"), TypeError, "RateLimit: key must be a function"),
+        (RetryDefaults, ValueError, "RetryDefaults: says nothing; give it max_retries"),
+        (lambda: RetryDefaults(max_retries=-1), ValueError, "RetryDefaults: max_retries must be from 0 to 100, not -1"),
+        (lambda: RetryDefaults(initial_delay_seconds=-1), ValueError, "RetryDefaults: initial_delay_seconds must be "),
+        (lambda: RetryDefaults(max_delay_seconds="1"), TypeError, "RetryDefaults: max_delay_seconds must be a number"),
+        (lambda: RetryDefaults(exponential_base=0.5), ValueError, "RetryDefaults: exponential_base must be from 1 to"),
+        (lambda: RetryDefaults(jitter=1), TypeError, "RetryDefaults: jitter must be True or False, not 1"),
+    ],
+)
+def test_bad_limits_are_refused(make: Callable[[], Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        make()
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("config", [dict, {}, "Config", 5, lambda: None])
