@@ -17,6 +17,7 @@ from .ports import Store
 from .store.sqlite import SqliteStore
 from .worker.assignment import ChildSettings
 from .worker.isolated import Isolation
+from .worker.waiting import Gate, Gates
 
 if TYPE_CHECKING:
     from .store.postgres_connections import PostgresAddress
@@ -105,6 +106,15 @@ def served_handlers(settings: Settings, catalogue: Catalogue) -> Mapping[str, Ha
         there = ", ".join(sorted(catalogue))
         raise SetupError(f"WORKER_HANDLERS: no plugin here has {', '.join(missing)}; there are {there}")
     return {name: catalogue[name] for name in settings.worker_handlers}
+
+
+def build_gates(handlers: Mapping[str, Handler]) -> Mapping[str, Gates]:
+    """What attempts have to pass that run in this process, by handler."""
+    return {
+        name: (Gate(handler.max_running_per_process),)
+        for name, handler in handlers.items()
+        if handler.max_running_per_process is not None
+    }
 
 
 def node_defaults(settings: Settings) -> NodeDefaults:

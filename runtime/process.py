@@ -35,7 +35,15 @@ from .orchestrator.deliveries import Deliveries
 from .orchestrator.leases import Leases
 from .orchestrator.owner import CUT_OFF_SWEEP_SECONDS, SWEEP_SECONDS, Owner
 from .orchestrator.retention import Retention
-from .parts import build_broker, build_isolation, build_store, node_defaults, plugin_settings, served_handlers
+from .parts import (
+    build_broker,
+    build_gates,
+    build_isolation,
+    build_store,
+    node_defaults,
+    plugin_settings,
+    served_handlers,
+)
 from .ports import Store, Transport
 from .transport.checkpoints import Checkpoints
 from .transport.heartbeats import Heartbeats
@@ -119,7 +127,7 @@ class Runtime:
         """What this process says of itself."""
         slots = self.settings.worker_concurrency if self.has_role("worker") and not self._stopping else 0
         takes = self.taker is None or not self.taker.store_is_away
-        busy = self.pool.running_count + self.pool.queued_count
+        busy = self.pool.running_count + self.pool.ready_count
         running = [DeliveryKey(*each) for each in self.pool.attempts_in_hand]
         in_hand = [] if self.shared is None else self.shared.in_hand
         ended = [] if self.owner is None else self.owner.in_hand
@@ -332,6 +340,7 @@ class Runtime:
             run_isolated=run_isolated,
             http=self._http.get,
             max_output_bytes=self.settings.max_node_output_bytes,
+            gates=build_gates(self.handlers),
         )
 
     def _build_deliveries(self) -> Deliveries:

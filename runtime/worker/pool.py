@@ -13,15 +13,17 @@ import contextvars
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ...plugins.handler import Handler
 from ..clock import Clock
 from ..core.machine import AttemptError, Execution, Outcome, hand_back, is_isolated, start
-from ..core.queue import Delivery, FairQueue
+from ..core.queue import Delivery
 from ..failpoints import failpoint
 from .attempt import run_attempt
 from .failure import describe_failure, timed_out
+from .waiting import Gates, Waiting
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -35,21 +37,33 @@ RunIsolated = Callable[[Delivery, int, Callable[[], None]], Awaitable[tuple[byte
 ATTEMPTS_BETWEEN_YIELDS = 32
 LONGEST_TURN_SECONDS = 0.005
 LINGERING_SECONDS = 5.0
-ISOLATED_AT_ONCE = 4
-"""Each is a process, of some 50 MB."""
 LAST_WORDS_SECONDS = 0.5
 
 
 class _Slot:
-    __slots__ = ("deadline", "delivery", "given_up", "idle", "started_at", "task")
+    __slots__ = ("deadline", "delivery", "gates", "given_up", "idle", "started_at", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
         self.idle: asyncio.Future[None] | None = None
         self.delivery: Delivery | None = None
+        self.gates: Gates = ()
         self.started_at = 0
         self.deadline = 0.0
         self.given_up = False
+
+    def enter(self, delivery: Delivery, gates: Gates) -> None:
+        """An attempt starts here, through its gates."""
+        self.delivery, self.gates = delivery, gates
+        for gate in gates:
+            gate.enter()
+
+    def leave(self) -> None:
+        """The attempt has ended, or is no longer waited for."""
+        self.delivery = None
+        for gate in self.gates:
+            gate.leave()
+        self.gates = ()
 
 
 class WorkerPool:
@@ -67,8 +81,11 @@ class WorkerPool:
         run_isolated: RunIsolated,
         http: Callable[[], ClientSession],
         max_output_bytes: int,
+        gates: Mapping[str, Gates] = MappingProxyType({}),
     ) -> None:
-        """`may_start` says of an execution whether something of it may start now; what may not is held.
+        """`gates`: what attempts have to pass, by handler, of those that have some.
+
+        `may_start` says of an execution whether something of it may start now; what may not is held.
 
         `run_isolated` is as `run_attempt`, in a process of its own: for attempts that are suspected of killing theirs.
         It calls its last argument when the attempt begins there, and sees to it itself that this does not take forever.
@@ -82,9 +99,7 @@ class WorkerPool:
         self._run_isolated = run_isolated
         self._http = http
         self._max_output_bytes = max_output_bytes
-        self._queue = FairQueue()
-        self._suspects = FairQueue()
-        self._isolated_count = 0
+        self._waiting = Waiting(gates)
         self._held: list[Delivery] = []
         self._has_taken = False
         """Whether deliveries of other replicas' owners have ever been run here."""
@@ -107,8 +122,18 @@ class WorkerPool:
 
     @property
     def queued_count(self) -> int:
-        """How many deliveries wait for a slot."""
-        return len(self._queue) + len(self._suspects)
+        """How many deliveries wait, for a slot or for others of their handler to end."""
+        return len(self._waiting)
+
+    @property
+    def ready_count(self) -> int:
+        """How many deliveries wait for a slot and for nothing else."""
+        return self._waiting.ready_count
+
+    @property
+    def held_up(self) -> set[str]:
+        """The handlers of which more wait here than may start."""
+        return self._waiting.held_up
 
     @property
     def attempts_in_hand(self) -> list[tuple[str, int, int]]:
@@ -139,17 +164,21 @@ class WorkerPool:
             if execution.permitted_until is not None:
                 self._has_taken = True
             if execution.graph.handlers[node] in self._handlers:
-                delivery = Delivery(execution, node, execution.attempts[node])
-                (self._suspects if is_isolated(*delivery) else self._queue).add(delivery)
+                self._waiting.add(Delivery(execution, node, execution.attempts[node]))
             else:
                 unserved.append((execution, node))
-        for _ in range(min(self.queued_count, len(self._idle))):
-            self._wake(self._idle.pop())
+        self.look_again()
         return unserved
+
+    def look_again(self) -> None:
+        """Something may start now: what was queued, or what a gate did not let pass until now."""
+        if self._idle:
+            for _ in range(min(self._waiting.ready_count, len(self._idle))):
+                self._wake(self._idle.pop())
 
     def withdraw(self, wanted: Callable[[Delivery], bool], limit: int) -> list[Delivery]:
         """Take out at most `limit` queued deliveries that are `wanted`: somebody else is to run them."""
-        return self._queue.withdraw(wanted, limit)
+        return self._waiting.withdraw(wanted, limit)
 
     def take_held(self, wanted: Callable[[Delivery], bool]) -> list[Delivery]:
         """Take out the held deliveries that are `wanted`."""
@@ -227,7 +256,7 @@ class WorkerPool:
         while not slot.given_up:
             if self._stopping:
                 break
-            delivery = self._take()
+            delivery = self._waiting.take()
             if delivery is None:
                 slot.idle = asyncio.get_running_loop().create_future()
                 self._idle.append(slot)
@@ -251,7 +280,8 @@ class WorkerPool:
     async def _run(self, slot: _Slot, delivery: Delivery) -> bool:
         """Run one attempt in this slot; False when the slot must not be used again."""
         execution, node, _ = delivery
-        slot.delivery = delivery
+        name, is_suspect = execution.graph.handlers[node], is_isolated(*delivery)
+        slot.enter(delivery, self._waiting.gates_of(name, is_suspect))
         self._begin(slot, delivery)
         self.started_count += 1
         failpoint("worker.attempt.start")
@@ -261,11 +291,10 @@ class WorkerPool:
         output: bytes | None = None
         error: AttemptError | None
         try:
-            handler = self._handlers[execution.graph.handlers[node]]
-            if is_isolated(*delivery):
+            if is_suspect:
                 output, error = await self._run_apart(slot, delivery)
             else:
-                output, error = await run_attempt(delivery, handler, self._http, self._max_output_bytes)
+                output, error = await run_attempt(delivery, self._handlers[name], self._http, self._max_output_bytes)
         except asyncio.CancelledError as cancelled:
             if slot.given_up:
                 raise
@@ -278,15 +307,9 @@ class WorkerPool:
         if slot.given_up:
             return False
         failpoint("worker.attempt.done")
-        slot.delivery = None
+        slot.leave()
         self._hand_in_outcome(slot, delivery, output, error)
         return usable and _left_no_traces(slot.task, context_before)
-
-    def _take(self) -> Delivery | None:
-        """The next delivery that may start; what runs in a process of its own leaves most slots to the others."""
-        if self._suspects and self._isolated_count < ISOLATED_AT_ONCE:
-            return self._suspects.take()
-        return self._queue.take() if self._queue else None
 
     def _begin(self, slot: _Slot, delivery: Delivery) -> None:
         """The time of an attempt begins."""
@@ -295,14 +318,8 @@ class WorkerPool:
         self._watch(slot.deadline)
 
     async def _run_apart(self, slot: _Slot, delivery: Delivery) -> tuple[bytes | None, AttemptError | None]:
-        self._isolated_count += 1
         slot.deadline = math.inf
-        try:
-            return await self._run_isolated(delivery, self._max_output_bytes, lambda: self._begin(slot, delivery))
-        finally:
-            self._isolated_count -= 1
-            if self._suspects and self._idle:
-                self._wake(self._idle.pop())
+        return await self._run_isolated(delivery, self._max_output_bytes, lambda: self._begin(slot, delivery))
 
     def _hand_in_outcome(
         self, slot: _Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
@@ -337,7 +354,8 @@ class WorkerPool:
         if slot in self._idle:
             self._idle.remove(slot)
         if slot.delivery is not None:
-            delivery, slot.delivery = slot.delivery, None
+            delivery = slot.delivery
+            slot.leave()
             cause = describe_failure(error or asyncio.CancelledError("the worker slot was cancelled"))
             reason = f"{cause.type}: {cause.message}"
             self._hand_in_outcome(slot, delivery, None, AttemptError("worker_failed", reason, True))
@@ -351,7 +369,7 @@ class WorkerPool:
 
     def _turn_is_long(self) -> bool:
         """Whether the slots have had this turn of the event loop for long enough, and more is waiting."""
-        return bool(self._queue) and self._clock.monotonic() - self._turn_began > LONGEST_TURN_SECONDS
+        return bool(self._waiting) and self._clock.monotonic() - self._turn_began > LONGEST_TURN_SECONDS
 
     async def _yield(self) -> None:
         if not self._turn_will_be_noted:
@@ -379,7 +397,7 @@ class WorkerPool:
             task.cancel()
             if slot.delivery is not None and not self._stopping:
                 asyncio.get_running_loop().call_later(LINGERING_SECONDS, self._complain, task)
-        slot.delivery = None
+        slot.leave()
         self._note_drained()
         if not self._stopping:
             self._add_slot()

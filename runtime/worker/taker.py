@@ -180,7 +180,7 @@ class Taker:
         return max(0.01, due - self._clock.monotonic())
 
     def _room(self) -> int:
-        busy = self._pool.running_count + self._pool.queued_count
+        busy = self._pool.running_count + self._pool.ready_count
         if busy < self._ahead:
             return self._ahead - busy
         now = self._clock.monotonic()
@@ -199,16 +199,20 @@ class Taker:
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             self._dirty.update(dict.fromkeys(range(self._store.partitions)))
-        ran_dry = not self._pool.queued_count and bool(self._in_hand or self._dirty)
+        ran_dry = not self._pool.ready_count and bool(self._in_hand or self._dirty)
         taken: list[Taken] = []
+        held_up = self._pool.held_up
+        handlers = [handler for handler in self._handlers if handler not in held_up] if held_up else self._handlers
         for partition in list(self._dirty):
             try:
-                found = await self._broker.take(partition, self._handlers, room - len(taken), self._replica)
+                found = await self._broker.take(partition, handlers, room - len(taken), self._replica)
             except BrokerUnavailable:
                 if not taken:
                     raise
                 break
             self._dirty.pop(partition, None)
+            if held_up:
+                self._dirty[partition] = None  # what was left out may be there
             here = {DeliveryKey(*each) for each in self._pool.attempts_in_hand}
             for each in found:
                 # What is in hand already was only believed to be lost: it goes on, and is handed in under this entry.
@@ -307,12 +311,14 @@ class Taker:
         late = {key for key, since in self._waiting_since.items() if now - since > LONGEST_WAIT_SECONDS}
         if not late:
             return
+        held_up = self._pool.held_up
         waiting = self._pool.withdraw(lambda delivery: self._is_taken(delivery) and _key(delivery) in late, len(late))
         for key in late:
             self._waiting_since.pop(key, None)
         if waiting:
-            self._ahead = self._slots
-            self._next_turn = now + LONGEST_WAIT_SECONDS
+            if any(execution.graph.handlers[node] not in held_up for execution, node, _ in waiting):
+                self._ahead = self._slots
+                self._next_turn = now + LONGEST_WAIT_SECONDS
             await self._give_back(self._take_out(waiting))
 
     def _take_out(self, deliveries: Iterable[Delivery]) -> list[Taken]:

@@ -18,7 +18,8 @@ from workflow_engine.runtime.core.machine import ISOLATED_FROM, Execution, Outco
 from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.isolated import Isolation
-from workflow_engine.runtime.worker.pool import ISOLATED_AT_ONCE, RunIsolated, WorkerPool
+from workflow_engine.runtime.worker.pool import RunIsolated, WorkerPool
+from workflow_engine.runtime.worker.waiting import ISOLATED_AT_ONCE
 
 Make = Callable[..., Awaitable[Any]]
 
