@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection, parse_url
@@ -24,6 +25,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...observability.rare_log import RareLog
@@ -104,6 +106,7 @@ class RedisConnections:
         self._options: dict[str, Any] = {}
         self._client: Redis | RedisCluster | None = None
         self._apart: set[AbstractConnection] = set()
+        self._of_cluster: WeakSet[AbstractConnection] = WeakSet()
         self._next_node = 0
         self._is_away = False
         self._together: Grouped[Sequence[Any]] = Grouped(self._send_together)
@@ -139,12 +142,16 @@ class RedisConnections:
         options = {**self._options, "socket_timeout": part_seconds, "socket_connect_timeout": part_seconds}
         if options.pop("db"):
             raise SetupError("a Redis Cluster has no database but 0: set REDIS_DB to 0")
-        return RedisCluster(
-            ssl=options.pop("connection_class", Connection) is SSLConnection,
-            max_connections=self._max_connections,
-            retry=Retry(NoBackoff(), 0),
-            **options,
+        is_encrypted = options.pop("connection_class", Connection) is SSLConnection
+        cluster = RedisCluster(
+            ssl=is_encrypted, max_connections=self._max_connections, retry=Retry(NoBackoff(), 0), **options
         )
+        # It forgets the connections of nodes that have left it, and with them to close them in the end.
+        remembered = _remembered(SSLConnection if is_encrypted else Connection, self._of_cluster)
+        cluster.connection_kwargs["connection_class"] = remembered
+        for node in cluster.nodes_manager.startup_nodes.values():
+            node.connection_class = remembered
+        return cluster
 
     async def close(self) -> None:
         """Close every connection; who listens on one is told that it was lost."""
@@ -156,6 +163,8 @@ class RedisConnections:
                 await client.aclose()
                 if isinstance(client, Redis):
                     await client.connection_pool.disconnect()
+        for connection in list(self._of_cluster):
+            await connection.disconnect(nowait=True)
         await self._together.close()
 
     async def run(self, name: str, keys: Sequence[str], arguments: Iterable[str | bytes | int] = ()) -> Any:
@@ -239,7 +248,11 @@ class RedisConnections:
         if isinstance(self._client, Redis):
             return await self._together.ask(parts)
         async with self._free:
-            return await self._client.execute_command(*parts)
+            try:
+                return await self._client.execute_command(*parts)
+            except AttributeError as error:
+                # What redis-py 8.1 stumbles over when it closes a connection that is being written to.
+                raise RedisConnectionError("the connection was closed meanwhile") from error
 
     async def _send_together(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """The answers to commands of one piece: the error of one is among them, that of the connection is raised."""
@@ -281,6 +294,17 @@ class RedisConnections:
 
 ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 """Whatever comes of talking to Redis."""
+
+
+def _remembered(kind: type[Connection], those: WeakSet[AbstractConnection]) -> type[Connection]:
+    """Connections of a kind that are among `those` from the beginning."""
+
+    class Remembered(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            those.add(self)
+
+    return Remembered
 
 
 def _closed() -> BrokerUnavailable:

@@ -202,11 +202,15 @@ class SharedTransport(LocalTransport):
                 outgoing.outcomes = []
             if outgoing.settled:
                 await self._broker.delete_from_inbox(partition, outgoing.settled)
+                outgoing.settled = []
         except BrokerUnavailable:
-            waiting = self._out(partition)
-            waiting.outcomes[:0] = outgoing.outcomes
-            waiting.settled[:0] = outgoing.settled
             return False
+        finally:
+            # Whatever has gone wrong: what was not sent is sent later. It counts as in hand, so nobody else misses it.
+            if outgoing.outcomes or outgoing.settled:
+                waiting = self._out(partition)
+                waiting.outcomes[:0] = outgoing.outcomes
+                waiting.settled[:0] = outgoing.settled
         return True
 
     async def _publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str]) -> bool:

@@ -25,8 +25,13 @@ class Broker(MemoryBroker):
         super().__init__(lambda: 1_700_000_000_000)
         self.away = False
         self.refused = asyncio.Event()
+        self.fault: Exception | None = None
+        """What the next post fails with."""
 
     async def post(self, partition: int, wake_ups: Collection[str], outcomes: Sequence[HandIn]) -> None:
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
         if self.away:
             self.refused.set()
             raise BrokerUnavailable("away")
@@ -148,6 +153,26 @@ async def test_outcomes_wait_for_a_broker_that_is_away(
     assert [each.execution_id for each in received] == ["e3", "e5"]
     assert await first.flush(LONG)
     assert first.in_hand == []
+
+
+async def test_a_fault_that_nobody_expects_loses_no_outcome(broker: Broker) -> None:
+    broker.fault = AttributeError("a fault of a client library")
+    async with running(broker) as owner:
+        owner.serve({1})
+        worker = SharedTransport(broker, partition_of)
+        worker.expect(DeliveryKey("e3", 0, 1), "")
+        worker.hand_in(outcome("e3"))
+        with pytest.RaisesGroup(AttributeError):
+            await worker.run()
+        assert worker.in_hand == [DeliveryKey("e3", 0, 1)]
+        again = asyncio.create_task(worker.run())
+        [received] = await next_outcomes(owner)
+        assert received._replace(entry_id=None) == outcome("e3")
+        assert await worker.flush(LONG)
+        assert worker.in_hand == []
+        again.cancel()
+        with suppress(asyncio.CancelledError):
+            await again
 
 
 async def test_a_taken_delivery_is_handed_in_under_its_entry(
