@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from .core.deliveries import DeliveryKey, Heartbeat, PartitionSight, Replicas, Taken, Task
 from .core.machine import Outcome
+from .core.permits import Answer, Ask, Limits
 
 
 class HandIn(NamedTuple):
@@ -33,7 +34,8 @@ class News(NamedTuple):
     """Something has happened, for whoever it concerns. May be lost: everybody looks by himself now and then.
 
     `inbox`: partitions whose inbox has something; `tasks`: partitions with queued deliveries; `changed` and `ended`:
-    executions; `owners`: replicas that have come to own partitions, or have handed one over.
+    executions; `owners`: replicas that have come to own partitions, or have handed one over; `permits`: handlers of
+    which a slot is free that somebody was refused.
     """
 
     inbox: Collection[int] = ()
@@ -41,6 +43,7 @@ class News(NamedTuple):
     changed: Collection[str] = ()
     ended: Collection[str] = ()
     owners: Collection[str] = ()
+    permits: Collection[str] = ()
 
 
 class BrokerHealth(NamedTuple):
@@ -104,7 +107,28 @@ class Heartbeats(Protocol):
         """A replica has ended in good order: it has nothing in hand."""
 
 
-class Broker(Inboxes, TaskQueues, Heartbeats, Protocol):
+class PermitKeeper(Protocol):
+    """Who keeps the permits of handlers that have limits; what each verb does is in `core.permits.Permits`.
+
+    A verb is one step on everything that is kept of one handler.
+    """
+
+    async def take_permits(
+        self, handler: str, limits: Limits, asks: Sequence[Ask], lease_milliseconds: int | None
+    ) -> Answer:
+        """Take as many of these permits as there are. They end after the lease, unless they are renewed."""
+
+    async def renew_permits(self, handler: str, permits: Collection[str], lease_milliseconds: int | None) -> None:
+        """These are in use, from now on for another lease."""
+
+    async def release_permits(self, handler: str, permits: Collection[str]) -> None:
+        """These are in use no more; tell the news if somebody was refused a slot. Unknown ones are nothing."""
+
+    async def close_key(self, handler: str, limits: Limits, rate_key: str, seconds: float) -> None:
+        """Nothing of this rate key begins for that long, whoever asks."""
+
+
+class Broker(Inboxes, TaskQueues, Heartbeats, PermitKeeper, Protocol):
     """How replicas talk."""
 
     async def open(self) -> None:

@@ -26,14 +26,16 @@ from ..core.deliveries import (
 )
 from ..core.machine import Outcome
 from ..errors import BrokerUnavailable
+from .kept_permits import MemoryPermits
 from .limits import FORGET_HEARTBEATS_AFTER, LONGEST_INBOX_FOR_WAKE_UPS
 
 
-class MemoryBroker:
+class MemoryBroker(MemoryPermits):
     """Everything that is in a broker, for all replicas. Ids of entries increase, over all partitions and wipes."""
 
     def __init__(self, now: Callable[[], int], announce: Callable[[News], None] | None = None) -> None:
         """`now`: the broker's clock, in epoch milliseconds. `announce` is told all news, before any listener is."""
+        super().__init__(lambda: now() * 1000, lambda handler: self._tell(News(permits=(handler,))))
         self._now = now
         self._announce = announce
         self._entries = 0
@@ -52,6 +54,7 @@ class MemoryBroker:
         """Lose everything, as FLUSHALL does. Who listens goes on to listen."""
         self._partitions.clear()
         self._heartbeats.clear()
+        self._permits.clear()
         self._whole_since = self._now()
 
     def cut(self) -> None:

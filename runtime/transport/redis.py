@@ -8,8 +8,11 @@
 | `{wf:p}:out` | hash | attempts to entry id, when and by whom it was taken, handler |
 | `{wf:p}:whole`, `{wf}:whole` | hash | since when what lies beside it is whole; the next entry id of the queues |
 | `{wf}:replicas` | hash | replicas to their last heartbeat |
+| `{wf:limits:<handler>}:slots` | sorted set | permits that are out, by when they end |
+| `{wf:limits:<handler>}:rate:<key>` | string | a bucket: how full, when, until when it is closed; gone when full |
 
-Everything of a partition has one hash tag. All times are Redis' own. Needs Redis 6.2 or Valkey.
+Everything of a partition has one hash tag, and so has everything of a handler's limits. All times are Redis' own.
+`wanted` in a handler's `whole`: news are told of the next permit that comes back. Needs Redis 6.2 or Valkey.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..broker import BrokerHealth, HandIn, InboxEntry, News
 from ..core.deliveries import DeliveryKey, Heartbeat, PartitionSight, Replicas, Taken, Task
+from ..core.permits import Answer, Ask, Limits
 from ..errors import BrokerUnavailable, SetupError
 from .limits import FORGET_HEARTBEATS_AFTER, LONGEST_INBOX_FOR_WAKE_UPS
 from .redis_connections import RedisAddress, RedisConnections, Server
@@ -37,6 +41,7 @@ from .redis_values import (
     read_heartbeat,
     read_key,
     read_news,
+    read_refusal,
     read_sighting,
     read_taken,
     wake_ups_text,
@@ -47,6 +52,8 @@ MOST_IDS_IN_A_MESSAGE = 1_000
 NEWS = "wf:news"
 _WHOLE, _REPLICAS = "{wf}:whole", "{wf}:replicas"
 _log = logging.getLogger(__name__)
+
+Part = TypeVar("Part")
 
 
 class _Names(NamedTuple):
@@ -73,6 +80,21 @@ def _names(partition: int) -> _Names:
         inbox_news=news_text(News(inbox=[partition])),
         tasks_news=news_text(News(tasks=[partition])),
     )
+
+
+class _LimitNames(NamedTuple):
+    """The keys of a handler's limits, what its buckets' names begin with, and its news."""
+
+    whole: str
+    slots: str
+    buckets: str
+    news: str
+
+
+@cache
+def _limit_names(handler: str) -> _LimitNames:
+    tag = f"{{wf:limits:{handler}}}"
+    return _LimitNames(f"{tag}:whole", f"{tag}:slots", f"{tag}:rate:", news_text(News(permits=[handler])))
 
 
 class RedisBroker:
@@ -219,6 +241,38 @@ class RedisBroker:
             await self._connections.command("HDEL", names.outcomes, *damaged_entries)
         return PartitionSight(int(now), int(whole_since), deliveries, handed_in)
 
+    # --- permits ------------------------------------------------------------------------------------------
+
+    async def take_permits(
+        self, handler: str, limits: Limits, asks: Sequence[Ask], lease_milliseconds: int | None
+    ) -> Answer:
+        assert lease_milliseconds is not None, "whoever takes them may die"
+        names = _limit_names(handler)
+        rate_keys = dict.fromkeys(ask.rate_key for ask in asks)
+        positions = {rate_key: position for position, rate_key in enumerate(rate_keys, 3)}
+        arguments: list[str | int] = [limits.max_running, lease_milliseconds, limits.tokens, limits.period]
+        for permit, rate_key in asks:
+            arguments += (permit, positions[rate_key])
+        keys = (names.whole, names.slots, *(names.buckets + rate_key for rate_key in rate_keys))
+        running, *refusals = await self._run("take_permits", keys, arguments)
+        return Answer([read_refusal(*each) for each in _pairs(refusals)], running)
+
+    async def renew_permits(self, handler: str, permits: Collection[str], lease_milliseconds: int | None) -> None:
+        assert lease_milliseconds is not None, "whoever has them may die"
+        if permits:
+            names = _limit_names(handler)
+            await self._run("renew_permits", (names.whole, names.slots), (lease_milliseconds, *permits))
+
+    async def release_permits(self, handler: str, permits: Collection[str]) -> None:
+        if permits:
+            names = _limit_names(handler)
+            await self._run("release_permits", (names.whole, names.slots), (NEWS, names.news, *permits))
+
+    async def close_key(self, handler: str, limits: Limits, rate_key: str, seconds: float) -> None:
+        names = _limit_names(handler)
+        arguments = (limits.tokens, limits.period, round(seconds * 1_000_000))
+        await self._run("close_key", (names.whole, names.buckets + rate_key), arguments)
+
     # --- heartbeats and news ------------------------------------------------------------------------------
 
     async def beat(self, heartbeat: Heartbeat) -> Replicas:
@@ -294,7 +348,7 @@ class RedisBroker:
         )
 
 
-def _pairs(parts: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, Part]]:
     return zip(parts[::2], parts[1::2], strict=True)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..broker import InboxEntry, News
 from ..core.deliveries import DeliveryKey, Heartbeat, SeenHeartbeat, Sighting, Taken, Task
 from ..core.machine import AttemptError, Outcome
+from ..core.permits import Refusal
 
 VERSION = 1
 _MOST = 2**31
@@ -148,20 +149,26 @@ def _read_attempt(value: object) -> DeliveryKey:
     raise Unreadable("an attempt has three parts")
 
 
-_NEWS = ("i", "t", "c", "e", "o")
+def read_refusal(lacks: int, microseconds: int) -> Refusal | None:
+    """Of a permit: nothing when it was given."""
+    return Refusal("slot" if lacks == 1 else "token", microseconds / 1_000_000) if lacks else None
+
+
+_NEWS = ("i", "t", "c", "e", "o", "p")
 
 
 def read_news(text: bytes) -> News:
     value = _json(text)
     if not isinstance(value, dict):
         raise Unreadable("news are an object")
-    inbox, tasks, changed, ended, owners = (_list(value.get(name, [])) for name in _NEWS)
+    inbox, tasks, changed, ended, owners, permits = (_list(value.get(name, [])) for name in _NEWS)
     return News(
         [_number(each, _MOST) for each in inbox],
         [_number(each, _MOST) for each in tasks],
         [_identifier(each) for each in changed],
         [_identifier(each) for each in ended],
         [_identifier(each) for each in owners],
+        [_identifier(each) for each in permits],
     )
 
 

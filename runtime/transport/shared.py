@@ -50,6 +50,8 @@ class SharedTransport(LocalTransport):
         """Called when executions have ended, here or elsewhere."""
         self.on_owners: Callable[[Collection[str]], None] = lambda replicas: None
         """Called when replicas have come to own partitions, or have handed one over; this one's own ways too."""
+        self.on_permits: Callable[[Collection[str] | None], None] = lambda handlers: None
+        """Called when permits of these handlers have become free that somebody was refused; of any, for None."""
         self.alone = False
         """Whether no other replica wants to hear the news."""
         self._broker = broker
@@ -237,6 +239,7 @@ class SharedTransport(LocalTransport):
             self._unread.update(self._served)
             self._readable.set()
             self.on_tasks(None)
+            self.on_permits(None)
         if wanted := self._served.intersection(news.inbox):
             self._unread |= wanted
             self._readable.set()
@@ -246,6 +249,8 @@ class SharedTransport(LocalTransport):
             super().publish(news.changed, news.ended)
         if news.ended:
             self.on_ended(news.ended)
+        if news.permits:
+            self.on_permits(news.permits)
         if news.owners:
             self.on_owners(news.owners)
 

@@ -328,12 +328,12 @@ async def test_who_listens_hears_what_happens(broker: Broker) -> None:
         for stream in (news, others_news):
             heard = [await anext(stream) for _ in range(6)]
             assert sorted(tuple(map(list, each)) for each in heard) == [
-                ([], [], [], [], ["r1"]),
-                ([], [], ["e1", "e2"], ["e2"], []),
-                ([], [5], [], [], []),
-                ([], [5], [], [], []),
-                ([3], [], [], [], []),
-                ([4], [], [], [], []),
+                ([], [], [], [], ["r1"], []),
+                ([], [], ["e1", "e2"], ["e2"], [], []),
+                ([], [5], [], [], [], []),
+                ([], [5], [], [], [], []),
+                ([3], [], [], [], [], []),
+                ([4], [], [], [], [], []),
             ]
 
 

@@ -19,9 +19,14 @@ from redis_server import RedisServer
 
 from workflow_engine.runtime.broker import Broker, HandIn
 from workflow_engine.runtime.core.deliveries import Replicas, Taken
+from workflow_engine.runtime.core.permits import Ask, Limits
 from workflow_engine.runtime.transport.memory import MemoryBroker
 from workflow_engine.runtime.transport.redis import RedisBroker
 
+# A token takes a day: none comes back while the two are compared.
+LIMITS = Limits(4, 3, 3 * 86_400_000_000)
+LEASE = 3_600_000
+RATE_KEYS = st.sampled_from(["", "x", "y"])
 NUMBERS = st.integers(0, 4)
 HANDLERS = st.one_of(st.just("cab"), st.lists(st.sampled_from("abc"), max_size=4))
 TASKS = st.lists(
@@ -42,6 +47,10 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("delete"), SOME),
     st.tuples(st.just("beat"), st.sampled_from(["r1", "r2"])),
     st.tuples(st.just("retire"), st.sampled_from(["r1", "r2"])),
+    st.tuples(st.just("permit"), st.lists(RATE_KEYS, max_size=4)),
+    st.tuples(st.just("release"), SOME),
+    st.tuples(st.just("renew"), SOME),
+    st.tuples(st.just("close"), RATE_KEYS),
     st.tuples(st.just("wipe")),
 )
 # So that there is something to give back, to hand in and to delete.
@@ -63,6 +72,7 @@ class Told:
         self._posted: dict[str, int] = {}
         self._taken: list[Taken] = []
         self._inbox_ids: list[str] = []
+        self._permits: list[str] = []
 
     async def do(self, name: str, *arguments: Any) -> Any:
         """The answer to one operation, without ids and times."""
@@ -118,6 +128,24 @@ class Told:
     async def _retire(self, replica: str) -> Any:
         await self._broker.retire(replica)
         return self._replicas(await self._broker.read_replicas())
+
+    async def _permit(self, rate_keys: Sequence[str]) -> Any:
+        names = [f"p{len(self._permits) + number}" for number in range(len(rate_keys))]
+        self._permits += names
+        answer = await self._broker.take_permits("h", LIMITS, list(map(Ask, names, rate_keys)), LEASE)
+        return [refusal and refusal.lacks for refusal in answer.refusals], answer.running
+
+    async def _release(self, some: Sequence[int]) -> None:
+        await self._broker.release_permits("h", self._some_permits(some))
+
+    async def _renew(self, some: Sequence[int]) -> None:
+        await self._broker.renew_permits("h", self._some_permits(some), LEASE)
+
+    async def _close(self, rate_key: str) -> None:
+        await self._broker.close_key("h", LIMITS, rate_key, 3_600)
+
+    def _some_permits(self, some: Sequence[int]) -> list[str]:
+        return [self._permits[each] for each in some if each < len(self._permits)]
 
     def _replicas(self, replicas: Replicas) -> Any:
         assert replicas.whole_since <= replicas.now

@@ -61,3 +61,27 @@ local function enter_queue(out, queues, entry_id, attempt, handler, definition)
   redis.call('XADD', queues .. handler, entry_id, 'v', '1', 'k', attempt, 'd', definition)
   redis.call('HSET', out, attempt, entry_id .. '\n\n\n' .. handler)
 end
+
+-- The bucket of a rate key (`full` high at most, `count` higher with each microsecond): how high it is, and for how many
+-- microseconds more it is closed. Nothing is kept of a bucket that is full and open.
+local function read_bucket(key, count, period)
+  local now_microseconds = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+  local level, at, closed_until = string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
+  if not level then
+    return {level = count * period, closed = 0}
+  end
+  local elapsed = math.min(math.max(now_microseconds - tonumber(at), 0), period)
+  return {
+    level = math.min(count * period, tonumber(level) + elapsed * count),
+    closed = math.max(tonumber(closed_until) - now_microseconds, 0),
+    has_changed = tonumber(at) > now_microseconds,  -- the clock was set back: it fills from here on
+  }
+end
+
+local function write_bucket(key, bucket, count, period)
+  local now_microseconds = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+  local last = math.max((count * period - bucket.level) / count, bucket.closed)
+  redis.call('SET', key,
+    string.format('%.0f %.0f %.0f', bucket.level, now_microseconds, now_microseconds + bucket.closed),
+    'PX', string.format('%.0f', math.ceil(last / 1000) + 1))
+end

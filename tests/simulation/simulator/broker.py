@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from simulator.world import EPOCH_MILLISECONDS, World
 from workflow_engine.runtime.broker import BrokerHealth, HandIn, InboxEntry, News
 from workflow_engine.runtime.core.deliveries import DeliveryKey, Heartbeat, PartitionSight, Replicas, Taken, Task
+from workflow_engine.runtime.core.permits import Answer, Ask, Limits
 from workflow_engine.runtime.errors import BrokerUnavailable
 from workflow_engine.runtime.transport.memory import MemoryBroker
 
@@ -101,6 +102,23 @@ class SimulatedBroker:
 
     async def retire(self, replica: str) -> None:
         await self._ask(lambda: self._server.retire(replica))
+
+    async def take_permits(
+        self, handler: str, limits: Limits, asks: Sequence[Ask], lease_milliseconds: int | None
+    ) -> Answer:
+        wanted = list(asks)
+        return await self._ask(lambda: self._server.take_permits(handler, limits, wanted, lease_milliseconds))
+
+    async def renew_permits(self, handler: str, permits: Collection[str], lease_milliseconds: int | None) -> None:
+        renewed = list(permits)
+        await self._ask(lambda: self._server.renew_permits(handler, renewed, lease_milliseconds))
+
+    async def release_permits(self, handler: str, permits: Collection[str]) -> None:
+        released = list(permits)
+        await self._ask(lambda: self._server.release_permits(handler, released))
+
+    async def close_key(self, handler: str, limits: Limits, rate_key: str, seconds: float) -> None:
+        await self._ask(lambda: self._server.close_key(handler, limits, rate_key, seconds))
 
     async def publish(self, changed: Collection[str], ended: Collection[str], owners: Collection[str] = ()) -> None:
         told = list(changed), list(ended), list(owners)
