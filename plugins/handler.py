@@ -65,6 +65,8 @@ class Handler:
     max_running: int | None = None
     rate_limit: RateLimit | None = None
     make: Callable[[], Any] | None = None
+    is_plain: bool = False
+    """Whether `run` is no `async def`: it does not run on an event loop."""
 
 
 @overload
@@ -155,6 +157,7 @@ def handler(
             max_running=max_running,
             rate_limit=rate_limit,
             make=make,
+            is_plain=not _is_async(run),
         )
 
     return declare
@@ -195,9 +198,13 @@ def _check_call(name: str, function: Any, count: int, wanted: str) -> None:
 def _lane(name: str, run: RunFunction, lane: Lane | None) -> Lane:
     if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
         raise TypeError(f"handler {name!r} yields; let it return its result")
-    is_async = inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(type(run).__call__)
+    is_async = _is_async(run)
     if lane == "async" and not is_async:
         raise TypeError(f"handler {name!r}: lane 'async' takes an 'async def'; a plain function has lane 'thread'")
     if lane == "thread" and is_async:
         raise TypeError(f"handler {name!r}: lane 'thread' takes a plain 'def'; an 'async def' has lane 'async'")
     return lane or ("async" if is_async else "thread")
+
+
+def _is_async(run: RunFunction) -> bool:
+    return inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(type(run).__call__)

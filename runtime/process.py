@@ -53,6 +53,7 @@ from .worker.announcer import Announcer
 from .worker.egress import SharedSession
 from .worker.pool import RunIsolated, WorkerPool
 from .worker.taker import Taker
+from .worker.tools import make_tools, no_secrets
 
 log = logging.getLogger(__name__)
 
@@ -338,8 +339,12 @@ class Runtime:
             on_start=self._note_start,
             may_start=self._may_start,
             run_isolated=run_isolated,
-            http=self._http.get,
-            max_output_bytes=self.settings.max_node_output_bytes,
+            tools=make_tools(
+                http=self._http.get,
+                secret=no_secrets,
+                clock=self.clock,
+                max_output_bytes=self.settings.max_node_output_bytes,
+            ),
             gates=build_gates(self.handlers),
         )
 

@@ -58,6 +58,11 @@ ATTEMPT_ERRORS: dict[str, AttemptError] = {
     "network_error": AttemptError(
         True, "The connection failed, or broke.", "See whether the service runs and can be reached from here."
     ),
+    "open_failed": AttemptError(
+        True,
+        "The handler is a class, and its `open` failed, or its object could not be made. The next attempt tries again.",
+        "The message has the cause, and the log its trace.",
+    ),
     "output_invalid": AttemptError(
         False, "The handler's result is not JSON.", "Return only JSON values: no NaN, no dates, string keys."
     ),
@@ -96,8 +101,8 @@ ATTEMPT_ERRORS: dict[str, AttemptError] = {
     ),
     "worker_failed": AttemptError(
         True,
-        "The worker that ran the attempt failed, or the process that was to run it could not be started.",
-        "A fault of the engine or of the machine: the log has its trace.",
+        "The worker that ran the attempt failed, or the thread or process that was to run it could not be started.",
+        "The message says what there was none of. A fault of the engine or of the machine: the log has its trace.",
     ),
 }
 

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ...plugins.context import NodeContext
+from ...plugins.context import NodeContext, Services
 from ...plugins.errors import PermanentError, RetryAfter
 from ...plugins.handler import Handler
 from ..core.graph import Graph
-from ..core.json_text import encode
+from ..core.json_text import InvalidJson, encode
 from ..core.limits import MAX_ATTEMPT_INPUT_BYTES
 from ..core.machine import AttemptError, Execution
 from ..core.problem import join_path
 from ..core.queue import Delivery
 from ..core.shape import describe_error
 from ..core.template import TemplateFailed
-from .failure import ConfigInvalid, describe_bad_output, describe_failure
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
+from .failure import ConfigInvalid, OpenFailed, describe_bad_output, describe_failure
+from .threads import NoThread, Threads
+from .warm import Warm
 
 log = logging.getLogger(__name__)
+
+AttemptResult = tuple[bytes | None, AttemptError | None]
+"""(output as JSON text, None) or (None, error)."""
 
 
 class AttemptInputs:
@@ -81,49 +82,126 @@ class AttemptInputs:
             )
 
 
-async def run_attempt(
-    delivery: Delivery, handler: Handler, http: Callable[[], ClientSession], max_output_bytes: int
-) -> tuple[bytes | None, AttemptError | None]:
-    """Run the handler; returns (output as JSON text, None) or (None, error).
+class Tools(NamedTuple):
+    """What the attempts of a process are run with. `plain`: the services for plain functions, in threads."""
 
-    Whatever the handler raises ends here, except what only the caller can judge: `CancelledError`
-    and `GeneratorExit`.
-    """
+    services: Services
+    plain: Services
+    warm: Warm
+    threads: Threads
+    max_output_bytes: int
+
+
+class Attempt(NamedTuple):
+    """An attempt that begins."""
+
+    delivery: Delivery
+    handler: Handler
+    inputs: AttemptInputs
+    context: NodeContext
+
+
+def begin(delivery: Delivery, handler: Handler, tools: Tools) -> Attempt:
+    """Begin an attempt: its time runs from now."""
     execution, node, attempt = delivery
     graph = execution.graph
+    services = tools.plain if handler.is_plain else tools.services
+    timeout_seconds = graph.timeouts_seconds[node]
     inputs = AttemptInputs(execution, node)
     context = NodeContext(
         execution_id=execution.execution_id,
         node_id=graph.node_ids[node],
+        handler=handler.name,
         attempt=attempt,
-        timeout_seconds=graph.timeouts_seconds[node],
+        timeout_seconds=timeout_seconds,
+        deadline=services.monotonic() + timeout_seconds,
         input_text=execution.input_text,
         dependency_outputs=inputs.dependency_outputs,
-        http=http,
+        services=services,
     )
+    return Attempt(delivery, handler, inputs, context)
+
+
+def run_attempt(attempt: Attempt, tools: Tools) -> Awaitable[AttemptResult]:
+    """Run the handler in this process; returns (output as JSON text, None) or (None, error).
+
+    Whatever the handler raises ends here, except what only the caller can judge: `CancelledError`
+    and `GeneratorExit`.
+    """
+    return _run_in_thread(attempt, tools) if attempt.handler.is_plain else _run_on_loop(attempt, tools)
+
+
+async def _run_on_loop(attempt: Attempt, tools: Tools) -> AttemptResult:
+    handler = attempt.handler
     try:
-        config = graph.configs[node].renderer.render(inputs)
-        if handler.config_model is not None:
-            config = _validated(handler, config)
-        arguments = (config, context) if handler.make is None else (handler.make(), config, context)
-        result = handler.run(*arguments) if handler.lane != "thread" else asyncio.to_thread(handler.run, *arguments)
-        if inspect.isawaitable(result):
-            result = await result
+        config = _config(attempt)
+        run = handler.run if handler.make is None else tools.warm.get(handler) or await tools.warm.open(handler)
+        result = await run(config, attempt.context)
     except (asyncio.CancelledError, GeneratorExit):
+        attempt.context.cancelled.set()
         raise
     except BaseException as error:
-        _log_surprise(delivery, error)
-        return None, describe_failure(error)
+        return _failed(attempt, error)
+    return _output(handler, result, tools.max_output_bytes)
+
+
+async def _run_in_thread(attempt: Attempt, tools: Tools) -> AttemptResult:
+    handler = attempt.handler
     try:
+        run = handler.run if handler.make is None else tools.warm.get(handler) or await tools.warm.open(handler)
+    except OpenFailed as error:
+        return _failed(attempt, error)
+
+    def work() -> AttemptResult:
+        try:
+            result = run(_config(attempt), attempt.context)
+        except BaseException as error:
+            return _failed(attempt, error)
+        return _output(handler, result, tools.max_output_bytes)
+
+    try:
+        return await tools.threads.run(handler.name, work, attempt.context.cancelled.set)
+    except NoThread as error:
+        return None, AttemptError("worker_failed", str(error), True)
+
+
+def _failed(attempt: Attempt, error: BaseException) -> AttemptResult:
+    _log_surprise(attempt.delivery, error)
+    return None, describe_failure(error)
+
+
+def _config(attempt: Attempt) -> Any:
+    execution, node, _ = attempt.delivery
+    config = execution.graph.configs[node].renderer.render(attempt.inputs)
+    return config if attempt.handler.config_model is None else _validated(attempt.handler, config)
+
+
+def _output(handler: Handler, result: Any, max_output_bytes: int) -> AttemptResult:
+    try:
+        if handler.output_model is not None:
+            result = _dumped(handler.output_model, result)
         return encode(result, max_output_bytes), None
     except BaseException as error:
         # Nothing is awaited here: whatever is raised comes from the result's own methods.
         return None, describe_bad_output(error)
 
 
+def _dumped(model: type[BaseModel], result: Any) -> Any:
+    """A result as JSON values, by the model that it was declared with."""
+    try:
+        made = result if isinstance(result, model) else model.model_validate(result)
+        return made.model_dump(mode="json", by_alias=True)
+    except ValidationError as error:
+        faults = [
+            f"{join_path('output', detail['loc'])} {describe_error(detail, model)}"
+            for detail in error.errors(include_url=False)
+        ]
+        raise InvalidJson("; ".join(faults)) from None
+
+
 def _log_surprise(delivery: Delivery, error: BaseException) -> None:
     """The trace of what a handler did not raise on purpose: for whoever has to mend the handler."""
-    if isinstance(error, (PermanentError, RetryAfter, TemplateFailed, ConfigInvalid)):
+    if isinstance(error, (PermanentError, RetryAfter, TemplateFailed, ConfigInvalid, OpenFailed)):
         return
     graph, node = delivery.execution.graph, delivery.node
     log.warning(

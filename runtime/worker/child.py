@@ -20,15 +20,17 @@ from pathlib import Path
 
 from ...observability.logs import configure_logging
 from ...plugins.discovery import Catalogue, discover
-from ..clock import block
+from ..clock import SystemClock, block
 from ..core.backoff import Backoff
 from ..core.machine import AttemptError
 from ..event_loop import run_to_end
 from .assignment import BEGUN, ERROR, HEADER, LAST_WORDS_SECONDS, OUTPUT, READY, Assignment, frame, read_assignment
-from .attempt import run_attempt
+from .attempt import begin, run_attempt
 from .egress import SharedSession
 from .failure import describe_failure
+from .pool import CLOSE_SECONDS
 from .surroundings import Surroundings, look_around
+from .tools import make_tools, no_secrets
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +134,10 @@ async def _run(assignment: Assignment, catalogue: Catalogue, engine: _Engine) ->
     http = SharedSession(allow_private=assignment.settings.allow_private_addresses)
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
-    running = asyncio.create_task(
-        run_attempt(assignment.delivery, handler, http.get, assignment.max_output_bytes), name="attempt"
+    tools = make_tools(
+        http=http.get, secret=no_secrets, clock=SystemClock(), max_output_bytes=assignment.max_output_bytes
     )
+    running = asyncio.ensure_future(run_attempt(begin(assignment.delivery, handler, tools), tools))
     await asyncio.wait([running])
     if os.getpid() != own_id:
         os._exit(0)  # a copy that the handler has made of this process: it is not asked
@@ -146,6 +149,8 @@ async def _run(assignment: Assignment, catalogue: Catalogue, engine: _Engine) ->
         error = describe_failure(raised)
     _send_outcome(engine, output, error)
     threads.shutdown(wait=False)
+    await tools.warm.close(CLOSE_SECONDS)
+    tools.threads.close()
     await http.close()
 
 

@@ -30,6 +30,15 @@ class ConfigInvalid(Exception):
     """The configuration does not fit the handler once its templates are resolved."""
 
 
+class OpenFailed(Exception):
+    """A handler that is a class could not get ready. The next attempt tries again."""
+
+    def __init__(self, handler_name: str, cause: BaseException) -> None:
+        described = describe_failure(cause)
+        super().__init__(f"the handler {handler_name} could not be opened: {described.type}: {described.message}")
+        self.retry_after_seconds = described.retry_after_seconds
+
+
 def describe_failure(error: BaseException) -> AttemptError:
     """The error that is recorded for an attempt that ended with `error`.
 
@@ -42,6 +51,8 @@ def describe_failure(error: BaseException) -> AttemptError:
         return AttemptError(_error_type(error), _message(error), True, _seconds(error))
     if isinstance(error, PermanentError):
         return AttemptError(_error_type(error), _message(error), False)
+    if isinstance(error, OpenFailed):
+        return AttemptError("open_failed", _message(error), True, error.retry_after_seconds)
     if isinstance(error, TemplateFailed):
         return AttemptError("template_failed", _message(error), False)
     if isinstance(error, ConfigInvalid):

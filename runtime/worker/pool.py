@@ -12,25 +12,22 @@ import asyncio
 import contextvars
 import logging
 import math
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from ...plugins.handler import Handler
 from ..clock import Clock
 from ..core.machine import AttemptError, Execution, Outcome, hand_back, is_isolated, start
 from ..core.queue import Delivery
 from ..failpoints import failpoint
-from .attempt import run_attempt
+from .attempt import Attempt, AttemptResult, Tools, begin, run_attempt
 from .failure import describe_failure, timed_out
 from .waiting import Gates, Waiting
 
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-
 log = logging.getLogger(__name__)
 
-RunIsolated = Callable[[Delivery, int, Callable[[], None]], Awaitable[tuple[bytes | None, AttemptError | None]]]
+RunIsolated = Callable[[Delivery, int, Callable[[], None]], Awaitable[AttemptResult]]
 
 # A slot whose handlers never wait lets the rest of the process run after this many attempts, and all slots
 # together after this long: an attempt that parses a large input takes milliseconds.
@@ -38,15 +35,18 @@ ATTEMPTS_BETWEEN_YIELDS = 32
 LONGEST_TURN_SECONDS = 0.005
 LINGERING_SECONDS = 5.0
 LAST_WORDS_SECONDS = 0.5
+CLOSE_SECONDS = 5.0
+"""What handlers that are classes may take to close, all together."""
 
 
 class _Slot:
-    __slots__ = ("deadline", "delivery", "gates", "given_up", "idle", "started_at", "task")
+    __slots__ = ("attempt", "deadline", "delivery", "gates", "given_up", "idle", "started_at", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
         self.idle: asyncio.Future[None] | None = None
         self.delivery: Delivery | None = None
+        self.attempt: Attempt | None = None
         self.gates: Gates = ()
         self.started_at = 0
         self.deadline = 0.0
@@ -60,7 +60,7 @@ class _Slot:
 
     def leave(self) -> None:
         """The attempt has ended, or is no longer waited for."""
-        self.delivery = None
+        self.delivery = self.attempt = None
         for gate in self.gates:
             gate.leave()
         self.gates = ()
@@ -79,8 +79,7 @@ class WorkerPool:
         on_start: Callable[[str], None],
         may_start: Callable[[Execution], bool],
         run_isolated: RunIsolated,
-        http: Callable[[], ClientSession],
-        max_output_bytes: int,
+        tools: Tools,
         gates: Mapping[str, Gates] = MappingProxyType({}),
     ) -> None:
         """`gates`: what attempts have to pass, by handler, of those that have some.
@@ -97,8 +96,7 @@ class WorkerPool:
         self._on_start = on_start
         self._may_start = may_start
         self._run_isolated = run_isolated
-        self._http = http
-        self._max_output_bytes = max_output_bytes
+        self._tools = tools
         self._waiting = Waiting(gates)
         self._held: list[Delivery] = []
         self._has_taken = False
@@ -114,6 +112,7 @@ class WorkerPool:
         self._turn_began = 0.0
         self._turn_will_be_noted = False
         self._context = contextvars.copy_context()
+        self._process_id = os.getpid()
 
     @property
     def running_count(self) -> int:
@@ -147,7 +146,7 @@ class WorkerPool:
     @property
     def lingering(self) -> list[str]:
         """Names of the handlers that were told to stop and have not."""
-        return sorted(self._lingering.values())
+        return sorted([*self._lingering.values(), *self._tools.threads.lingering])
 
     def start(self) -> None:
         """Start the slots."""
@@ -242,6 +241,9 @@ class WorkerPool:
         tasks += self._lingering
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS_SECONDS)
+        await self._tools.threads.settle(LAST_WORDS_SECONDS)
+        await self._tools.warm.close(CLOSE_SECONDS)
+        self._tools.threads.close()
 
     def _add_slot(self) -> None:
         slot = _Slot()
@@ -291,10 +293,14 @@ class WorkerPool:
         output: bytes | None = None
         error: AttemptError | None
         try:
-            if is_suspect:
+            handler = self._handlers[name]
+            if is_suspect or handler.lane == "process":
                 output, error = await self._run_apart(slot, delivery)
             else:
-                output, error = await run_attempt(delivery, self._handlers[name], self._http, self._max_output_bytes)
+                slot.attempt = begin(delivery, handler, self._tools)
+                output, error = await run_attempt(slot.attempt, self._tools)
+                if os.getpid() != self._process_id:
+                    os._exit(0)  # a copy that the handler has made of this process: it is not asked
         except asyncio.CancelledError as cancelled:
             if slot.given_up:
                 raise
@@ -317,9 +323,9 @@ class WorkerPool:
         slot.deadline = self._clock.monotonic() + delivery.execution.graph.timeouts_seconds[delivery.node]
         self._watch(slot.deadline)
 
-    async def _run_apart(self, slot: _Slot, delivery: Delivery) -> tuple[bytes | None, AttemptError | None]:
+    async def _run_apart(self, slot: _Slot, delivery: Delivery) -> AttemptResult:
         slot.deadline = math.inf
-        return await self._run_isolated(delivery, self._max_output_bytes, lambda: self._begin(slot, delivery))
+        return await self._run_isolated(delivery, self._tools.max_output_bytes, lambda: self._begin(slot, delivery))
 
     def _hand_in_outcome(
         self, slot: _Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
@@ -396,19 +402,20 @@ class WorkerPool:
             self._lingering[task] = handler
             task.cancel()
             if slot.delivery is not None and not self._stopping:
-                asyncio.get_running_loop().call_later(LINGERING_SECONDS, self._complain, task)
+                asyncio.get_running_loop().call_later(LINGERING_SECONDS, self._complain, task, handler)
         slot.leave()
         self._note_drained()
         if not self._stopping:
             self._add_slot()
 
-    def _complain(self, task: asyncio.Task[None]) -> None:
+    def _complain(self, task: asyncio.Task[None], handler: str) -> None:
         if task in self._lingering:
-            log.warning(
-                "handler %s was told to stop %g s ago and still runs: it swallows cancellation",
-                self._lingering[task],
-                LINGERING_SECONDS,
-            )
+            how = "it swallows cancellation"
+        elif handler in self._tools.threads.lingering:
+            how = "its function does not look at context.cancelled, and a thread cannot be stopped"
+        else:
+            return
+        log.warning("handler %s was told to stop %g s ago and still runs: %s", handler, LINGERING_SECONDS, how)
 
     def _wake(self, slot: _Slot) -> None:
         if slot.idle is not None and not slot.idle.done():

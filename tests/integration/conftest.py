@@ -30,12 +30,13 @@ from workflow_engine.runtime.api.server import ApiRunner
 from workflow_engine.runtime.broker import Broker
 from workflow_engine.runtime.cli.api import health_sources
 from workflow_engine.runtime.cli.main import main
-from workflow_engine.runtime.clock import Clock
+from workflow_engine.runtime.clock import Clock, SystemClock
 from workflow_engine.runtime.core.machine import AttemptRow
 from workflow_engine.runtime.core.state import WorkflowState
 from workflow_engine.runtime.ports import Store
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.egress import create_session
+from workflow_engine.runtime.worker.tools import make_tools, no_secrets
 
 Make = Callable[..., Awaitable[Any]]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,11 +58,14 @@ async def make_context() -> AsyncIterator[Callable[..., NodeContext]]:
             return NodeContext(
                 execution_id="execution-1",
                 node_id="fetch",
+                handler="fetches",
                 attempt=2,
                 timeout_seconds=60.0,
                 input_text=b"{}",
                 dependency_outputs=list,
-                http=lambda: opened[allow_private],
+                services=make_tools(
+                    http=lambda: opened[allow_private], secret=no_secrets, clock=SystemClock(), max_output_bytes=1000
+                ).services,
             )
 
         yield make

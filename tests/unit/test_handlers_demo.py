@@ -12,6 +12,8 @@ from workflow_engine.handlers.demo import demo_external_service, demo_llm_servic
 from workflow_engine.handlers.external_service_config import ExternalServiceConfig
 from workflow_engine.handlers.llm_service import LlmServiceConfig
 from workflow_engine.plugins import NodeContext
+from workflow_engine.runtime.clock import SystemClock
+from workflow_engine.runtime.worker.tools import make_tools, no_secrets
 
 
 @pytest.fixture
@@ -33,11 +35,17 @@ def make_context(node_id: str = "node", execution_id: str = "execution", attempt
     return NodeContext(
         execution_id=execution_id,
         node_id=node_id,
+        handler="h",
         attempt=attempt,
         timeout_seconds=60.0,
         input_text=b"{}",
         dependency_outputs=list,
-        http=no_session,  # type: ignore[arg-type]
+        services=make_tools(
+            http=no_session,  # type: ignore[arg-type]
+            secret=no_secrets,
+            clock=SystemClock(),
+            max_output_bytes=1000,
+        ).services,
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from workflow_engine.handlers.input import input_handler
 from workflow_engine.handlers.output import output_handler
 from workflow_engine.plugins import NodeContext
+from workflow_engine.runtime.clock import SystemClock
+from workflow_engine.runtime.worker.tools import make_tools, no_secrets
 
 
 def make_context(input_text: bytes = b"{}", dependency_outputs: Sequence[tuple[str, bytes]] = ()) -> NodeContext:
@@ -16,11 +18,17 @@ def make_context(input_text: bytes = b"{}", dependency_outputs: Sequence[tuple[s
     return NodeContext(
         execution_id="e",
         node_id="n",
+        handler="h",
         attempt=1,
         timeout_seconds=1.0,
         input_text=input_text,
         dependency_outputs=lambda: dependency_outputs,
-        http=no_session,  # type: ignore[arg-type]
+        services=make_tools(
+            http=no_session,  # type: ignore[arg-type]
+            secret=no_secrets,
+            clock=SystemClock(),
+            max_output_bytes=1000,
+        ).services,
     )
 
 

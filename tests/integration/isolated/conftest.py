@@ -16,12 +16,14 @@ from isolated import MAX_OUTPUT_BYTES, Result, Witness, nothing
 
 from workflow_engine.config import load_settings
 from workflow_engine.plugins.discovery import Catalogue, discover
+from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.parts import plugin_settings
 from workflow_engine.runtime.worker.assignment import ChildSettings
-from workflow_engine.runtime.worker.attempt import run_attempt
+from workflow_engine.runtime.worker.attempt import begin, run_attempt
 from workflow_engine.runtime.worker.egress import SharedSession
 from workflow_engine.runtime.worker.isolated import Isolation
+from workflow_engine.runtime.worker.tools import make_tools, no_secrets
 
 PLUGIN_FOLDER = Path(__file__).parent / "isolated_plugin"
 
@@ -49,10 +51,11 @@ def catalogue(settings: ChildSettings) -> Catalogue:
 async def here(catalogue: Catalogue) -> AsyncIterator[Callable[[Delivery], Awaitable[Result]]]:
     """`await here(delivery)`: run an attempt in this process."""
     http = SharedSession(allow_private=True)
+    tools = make_tools(http=http.get, secret=no_secrets, clock=SystemClock(), max_output_bytes=MAX_OUTPUT_BYTES)
 
     async def run(delivery: Delivery) -> Result:
         handler = catalogue[delivery.execution.graph.handlers[delivery.node]]
-        return await run_attempt(delivery, handler, http.get, MAX_OUTPUT_BYTES)
+        return await run_attempt(begin(delivery, handler, tools), tools)
 
     yield run
     await http.close()

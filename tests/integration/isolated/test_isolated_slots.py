@@ -19,6 +19,7 @@ from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.isolated import Isolation
 from workflow_engine.runtime.worker.pool import RunIsolated, WorkerPool
+from workflow_engine.runtime.worker.tools import make_tools, no_secrets
 from workflow_engine.runtime.worker.waiting import ISOLATED_AT_ONCE
 
 Make = Callable[..., Awaitable[Any]]
@@ -50,8 +51,7 @@ async def make_pool(outcomes: asyncio.Queue[Outcome]) -> AsyncIterator[Callable[
             on_start=lambda _execution_id: None,
             may_start=lambda _execution: True,
             run_isolated=run_isolated,
-            http=nobody_calls,
-            max_output_bytes=1000,
+            tools=make_tools(http=nobody_calls, secret=no_secrets, clock=SystemClock(), max_output_bytes=1000),
         )
         pool.start()
         made.append(pool)

@@ -14,10 +14,12 @@ from simulator.disk import Disk
 from simulator.loop import HOST
 from simulator.world import World
 from workflow_engine.plugins import Handler, NodeContext, PermanentError, RetryAfter, handler
+from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.machine import AttemptError
 from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.core.state import NodeState
-from workflow_engine.runtime.worker.attempt import run_attempt
+from workflow_engine.runtime.worker.attempt import begin, run_attempt
+from workflow_engine.runtime.worker.tools import make_tools, no_secrets
 
 PERMISSION_SECONDS = 2.0
 
@@ -134,7 +136,8 @@ async def run_isolated(
     ISOLATED.set(True)
     try:
         name = delivery.execution.graph.handlers[delivery.node]
-        output, error = await run_attempt(delivery, handlers()[name], _no_http, max_output_bytes)
+        tools = make_tools(http=_no_http, secret=no_secrets, clock=SystemClock(), max_output_bytes=max_output_bytes)
+        output, error = await run_attempt(begin(delivery, handlers()[name], tools), tools)
     finally:
         ISOLATED.set(False)
     if error is not None and error.type == ChildDied.__name__:
