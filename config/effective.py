@@ -17,6 +17,7 @@ from .tables import setting_groups, text_of
 _DERIVED = {
     "api_keys_required": ("keys_required", "ENVIRONMENT and API_HOST"),
     "http_allow_private": ("allow_private_addresses", "ENVIRONMENT"),
+    "plugins_allow": ("allowed_plugins", "ENVIRONMENT"),
 }
 
 

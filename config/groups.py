@@ -18,7 +18,9 @@ from .kinds import (
     FilePath,
     HttpUrl,
     OptionalBool,
+    OptionalFolder,
     OptionalPort,
+    OptionalRequirements,
     OptionalSecret,
     PortOrFree,
     PositiveSeconds,
@@ -142,6 +144,27 @@ class HandlerSettings(BaseModel):
         None, description="the OpenAI-compatible service, such as `http://localhost:11434/v1`"
     )
     llm_api_key: OptionalSecret = Field(None, description="its key, sent as a bearer token")
+
+
+class PluginSettings(BaseModel):
+    """Plugins"""
+
+    plugins_allow: OptionalRequirements = Field(
+        None,
+        description="the distributions whose plugins are loaded, with versions if wanted: "
+        "`acme-handlers>=1,<2, other==3.1`, or `*` for all; what it does not name is not even imported; unless set, "
+        "all, and none but the engine's own when `ENVIRONMENT` is `prod`",
+    )
+    plugins_dir: OptionalFolder = Field(
+        None,
+        description="a folder that `pip install --target` has filled, searched for plugins after what is installed",
+    )
+    plugins_on_error: Literal["stop", "skip"] = Field(
+        "stop", description="whether a plugin that cannot be used stops the start, or is done without"
+    )
+    secrets_dir: OptionalFolder = Field(
+        None, description="a folder with a file for each secret that handlers may ask for, named like it"
+    )
 
 
 class FailpointSettings(BaseModel):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
@@ -51,9 +53,32 @@ def _split_names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+_BETWEEN_REQUIREMENTS = re.compile(r",(?!\s*[<>=!~])")
+
+
 def _no_name_is_empty(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if value is not None and not all(value):
         raise ValueError("a name is empty")
+    return value
+
+
+def _split_requirements(value: Any) -> Any:
+    """What stands between commas; those of a version, as in `a>=1,<2`, do not separate."""
+    if value == "":
+        return None
+    return tuple(part.strip() for part in _BETWEEN_REQUIREMENTS.split(value)) if isinstance(value, str) else value
+
+
+def _are_requirements(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for each in value or ():
+        if each == "*":
+            continue
+        try:
+            requirement = Requirement(each)
+        except InvalidRequirement as error:
+            raise ValueError(f"{each!r} is none: {str(error).partition(chr(10))[0]}") from None
+        if requirement.marker or requirement.url or requirement.extras:
+            raise ValueError(f"{each!r} says more than a name and versions")
     return value
 
 
@@ -102,6 +127,14 @@ OptionalReplicaId = Annotated[
     BeforeValidator(_empty_is_unset),
     Allowed("letters, digits, `_`, `.` and `-`, at most 128, beginning with a letter or digit"),
 ]
+OptionalRequirements = Annotated[
+    tuple[str, ...] | None,
+    NoDecode,
+    BeforeValidator(_split_requirements),
+    AfterValidator(_are_requirements),
+    Allowed("*, or distributions with commas between them, such as acme-handlers>=1,<2"),
+]
+OptionalFolder = Annotated[Path | None, BeforeValidator(_empty_is_unset), Allowed("the path of a folder")]
 FilePath = Annotated[Path, BeforeValidator(_names_a_file), Allowed("the path of a file")]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_unset)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_unset)]

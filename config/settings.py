@@ -26,6 +26,7 @@ GROUPS: tuple[type[BaseModel], ...] = (
     groups.RetrySettings,
     groups.LimitSettings,
     groups.HandlerSettings,
+    groups.PluginSettings,
     distributed.RedisSettings,
     distributed.PostgresSettings,
     distributed.ReplicaSettings,
@@ -46,6 +47,7 @@ class Settings(
     groups.RetrySettings,
     groups.LimitSettings,
     groups.HandlerSettings,
+    groups.PluginSettings,
     distributed.RedisSettings,
     distributed.PostgresSettings,
     distributed.ReplicaSettings,
@@ -70,6 +72,13 @@ class Settings(
     def allow_private_addresses(self) -> bool:
         """Whether handlers may call private addresses: as set, or by environment."""
         return self.environment != "prod" if self.http_allow_private is None else self.http_allow_private
+
+    @property
+    def allowed_plugins(self) -> tuple[str, ...]:
+        """The distributions whose plugins are loaded: as set, or by environment. The engine's own always is."""
+        if self.plugins_allow is not None:
+            return self.plugins_allow
+        return () if self.environment == "prod" else ("*",)
 
     @property
     def keys_required(self) -> bool:

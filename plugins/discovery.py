@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import warnings
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from importlib import metadata
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import pluggy
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from ..runtime.core.json_text import encode
-from ..runtime.core.limits import MAX_CONFIG_SCHEMA_BYTES
 from ..runtime.core.shape import describe_error
 from ..runtime.core.template import contains_template
 from ..runtime.ports import HandlerRecord
 from .handler import Handler
-from .hooks import ENTRY_POINT_GROUP, HookSpecifications
+from .loading import Plugin, load_object, load_source
+from .schemas import CONFIG_MODE, OUTPUT_MODE, schema_text
+from .sources import Origin, PluginError, Policy, add_folder, find_sources
+
+__all__ = ["Catalogue", "ConfigFaults", "Origin", "Plugin", "PluginError", "discover"]
 
 ConfigFaults = Sequence[tuple[tuple[str | int, ...], str]]
-
-
-class PluginError(Exception):
-    """A plugin cannot be used; the message names its distribution, its entry point and the cause."""
-
-
-class Origin(NamedTuple):
-    """The package that a handler came with: its distribution and version, None for a plugin given as an object."""
-
-    distribution: str | None = None
-    version: str | None = None
 
 
 class Catalogue(Mapping[str, Handler]):
     """The handlers that exist, by name."""
 
-    def __init__(self, handlers: Iterable[Handler], origins: Mapping[str, Origin] = MappingProxyType({})) -> None:
-        """`origins`: where handlers came from, by their names, as far as that is known."""
+    def __init__(
+        self,
+        handlers: Iterable[Handler],
+        origins: Mapping[str, Origin] = MappingProxyType({}),
+        *,
+        plugins: Sequence[Plugin] = (),
+        notices: Sequence[str] = (),
+    ) -> None:
+        """`origins`: where handlers came from, by their names, as far as that is known.
+
+        `plugins` are all that were found, the loaded ones and the others; `notices` what an operator should hear of.
+        """
+        self.plugins = plugins
+        self.notices = notices
         self._origins = origins
         self._handlers: dict[str, Handler] = {}
         for handler in handlers:
@@ -61,84 +63,77 @@ class Catalogue(Mapping[str, Handler]):
     @cached_property
     def records(self) -> Sequence[HandlerRecord]:
         """The handlers by name, as other processes may hear of them."""
-        return [
-            HandlerRecord(
-                name,
-                _storable(self._handlers[name].description),
-                _schema_text(self._handlers[name].config_model),
-                *map(_storable_or_none, self._origins.get(name, Origin())),
-            )
-            for name in sorted(self._handlers)
-        ]
+        return [_record(self._handlers[name], self._origins.get(name, Origin())) for name in sorted(self._handlers)]
 
 
 def discover(settings: Mapping[str, Any], plugins: Iterable[object] = ()) -> Catalogue:
-    """The handlers of every installed plugin, and of `plugins`, which are given as objects.
+    """The handlers of every installed plugin that may be loaded, and of `plugins`, which are given as objects.
 
-    Raises `PluginError` for one that cannot be imported, breaks the hook's specification, or
-    registers a name that another has.
+    `settings` are the effective settings by lower-case name. Of these, `plugins_dir` says where else to look,
+    `plugins_allow` what may be loaded, and `plugins_on_error` whether the others do without a plugin that is broken.
+    Raises `PluginError` for all that are, each with what to do about it.
     """
-    manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-    manager.add_hookspecs(HookSpecifications)
-    entries = metadata.entry_points(group=ENTRY_POINT_GROUP)
-    origins: dict[str, Origin] = {}
-    for entry in sorted(entries, key=lambda entry: (entry.dist.name if entry.dist else "", entry.name)):
-        origin = f"{entry.dist.name if entry.dist else 'unknown'} (entry point {entry.name})"
-        try:
-            manager.register(entry.load(), name=origin)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"plugin {origin} cannot be loaded: {type(error).__name__}: {error}") from error
-        if entry.dist is not None:
-            versions = entry.dist.metadata.get_all("Version", [])
-            origins[origin] = Origin(entry.dist.name, next(iter(versions), None))
-    for plugin in plugins:
-        try:
-            manager.register(plugin)
-        except (ValueError, pluggy.PluginValidationError) as error:
-            raise PluginError(f"plugin {plugin!r} cannot be used: {type(error).__name__}: {error}") from error
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {manager.get_name(error.plugin)} cannot be used: {error}") from error
-    for plugin in manager.get_plugins():
-        if not manager.get_hookcallers(plugin):
-            raise PluginError(
-                f"plugin {manager.get_name(plugin)} implements no hook: mark its functions with @hookimpl"
-            )
-    found = list(_collect(manager, MappingProxyType(dict(settings))))
-    of_handlers = {handler.name: origins[plugin] for handler, plugin in found if plugin in origins}
-    return Catalogue((handler for handler, _ in found), of_handlers)
+    policy = Policy.of(settings)
+    notices = [] if policy.folder is None else add_folder(policy.folder)
+    read_only = MappingProxyType(dict(settings))
+    found = _without_duplicates([*_installed(policy, read_only), *_given(plugins, read_only)])
+    broken = [plugin for plugin in found if plugin.error is not None]
+    reasons = [str(plugin.reason) for plugin in broken]
+    if reasons and policy.on_error == "stop":
+        raise PluginError("\n".join(reasons)) from broken[0].error
+    notices += [f"goes on without a plugin: {reason}" for reason in reasons]
+    left_out = [f"{plugin.name}: {plugin.reason}" for plugin in found if plugin.state == "refused" and not plugin.error]
+    notices += [f"not loaded: {each}" for each in left_out]
+    return Catalogue(
+        [handler for plugin in found for handler in plugin.handlers],
+        {handler.name: plugin.origin for plugin in found for handler in plugin.handlers},
+        plugins=found,
+        notices=notices,
+    )
 
 
-def _collect(manager: pluggy.PluginManager, settings: Mapping[str, Any]) -> Iterator[tuple[Handler, str]]:
-    """Every handler, with the name of its plugin."""
+def _installed(policy: Policy, settings: Mapping[str, Any]) -> Iterator[Plugin]:
+    for source in find_sources():
+        refusal = policy.refusal(source.origin)
+        if refusal is None:
+            yield load_source(source, settings)
+        else:
+            found = Plugin(name=source.name, origin=source.origin, entry_point=source.entry.name)
+            yield found.out("refused", refusal)
+
+
+def _given(plugins: Iterable[object], settings: Mapping[str, Any]) -> Iterator[Plugin]:
+    seen: list[object] = []
+    for given in plugins:
+        plugin = load_object(given, settings)
+        if any(given is other for other in seen):
+            twice = PluginError(f"plugin {plugin.name} is given twice; give it once")
+            plugin = plugin.out("failed", str(twice), twice)
+        seen.append(given)
+        yield plugin
+
+
+def _without_duplicates(plugins: Iterable[Plugin]) -> list[Plugin]:
+    """The same, where one that registers a name that is taken is not loaded."""
     owners: dict[str, str] = {}
-    for implementation in manager.hook.workflow_engine_handlers.get_hookimpls():
-        caller = manager.subset_hook_caller(
-            "workflow_engine_handlers",
-            [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin],
-        )
-        try:
-            given = caller(settings=settings)
-            if not given:
-                raise TypeError("the hook returns nothing; return its handlers")
-            handlers = list(given[0])
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"plugin {implementation.plugin_name} fails to register: {type(error).__name__}: {error}"
-            ) from error
-        for handler in handlers:
-            if not isinstance(handler, Handler):
-                raise PluginError(
-                    f"plugin {implementation.plugin_name} registers {handler!r}, which is no handler: use @handler"
+    found = []
+    for plugin in plugins:
+        own: dict[str, str] = {}
+        taken = None
+        for handler in plugin.handlers:
+            owner = own.get(handler.name) or owners.get(handler.name)
+            if owner is not None:
+                taken = PluginError(
+                    f"the handler {handler.name!r} is registered by {owner} and by {plugin.name}; remove one of them"
                 )
-            if handler.name in owners:
-                raise PluginError(
-                    f"the handler {handler.name!r} is registered by {owners[handler.name]} and "
-                    f"by {implementation.plugin_name}; remove one of them"
-                )
-            owners[handler.name] = str(implementation.plugin_name)
-            yield handler, owners[handler.name]
+                break
+            own[handler.name] = plugin.name
+        if taken is None:
+            owners |= own
+            found.append(plugin)
+        else:
+            found.append(plugin.out("failed", str(taken), taken))
+    return found
 
 
 def _config_check(handler: Handler) -> Callable[[Mapping[str, Any]], ConfigFaults]:
@@ -159,15 +154,35 @@ def _config_check(handler: Handler) -> Callable[[Mapping[str, Any]], ConfigFault
     return check
 
 
-def _schema_text(model: type[BaseModel] | None) -> str | None:
-    """The JSON Schema of a model; None without one, and for one that JSON Schema has no words for."""
-    if model is None:
-        return None
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a default that is no JSON, and is left out
-            return encode(model.model_json_schema(), MAX_CONFIG_SCHEMA_BYTES).decode()
-    except Exception:  # whatever a plugin's model raises: it is good enough to run
-        return None
+def _record(handler: Handler, origin: Origin) -> HandlerRecord:
+    return HandlerRecord(
+        handler.name,
+        _storable(handler.description),
+        schema_text(handler.config_model, CONFIG_MODE),
+        _storable_or_none(origin.distribution),
+        _storable_or_none(origin.version),
+        schema_text(handler.output_model, OUTPUT_MODE),
+        json.dumps(declared(handler)),
+    )
+
+
+def declared(handler: Handler) -> dict[str, object]:
+    """What a handler declares beside its models, by the names that `@handler` has for it; without what is unset.
+
+    Of `rate_limit`, `per_key` says whether there is one limit for each key.
+    """
+    limit, retry = handler.rate_limit, handler.retry
+    said: dict[str, object] = {
+        name: getattr(handler, name)
+        for name in ("lane", "timeout_seconds", "stale_timeout_seconds", "max_running_per_process", "max_running")
+    }
+    said["retry"] = retry and {name: value for name, value in asdict(retry).items() if value is not None}
+    said["rate_limit"] = limit and {
+        "count": limit.count,
+        "per_seconds": limit.per_seconds,
+        "per_key": limit.key is not None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _storable(text: str) -> str:

@@ -132,4 +132,8 @@ def node_defaults(settings: Settings) -> NodeDefaults:
 def plugin_settings(settings: Settings) -> dict[str, object]:
     """The settings as plugins see them: by lower-case name, secrets as text."""
     secret = settings.llm_api_key
-    return {**settings.model_dump(), "llm_api_key": secret.get_secret_value() if secret else None}
+    return {
+        **settings.model_dump(),
+        "llm_api_key": secret.get_secret_value() if secret else None,
+        "plugins_allow": settings.allowed_plugins,
+    }

@@ -90,6 +90,8 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.replica = settings.replica_id or self.clock.new_id()
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
+        for notice in self.catalogue.notices:
+            log.warning("%s", notice)
         self.handlers = served_handlers(settings, self.catalogue)
         self.store: Store = store or build_store(settings, self.clock)
         self.broker = build_broker(settings) if broker is None and settings.backend == "distributed" else broker

@@ -121,6 +121,7 @@ class HealthRoutes:
             "store": of_store,
             "orchestrator": self._orchestrator(seen),
             "workers": await self._workers(executions_wait=seen is not None and seen.executions_wait),
+            "plugins": self._plugins(),
         }
         status = max((part.level for part in parts.values()), key=LEVELS.index)
         services = {name: part.text for name, part in parts.items()}
@@ -162,6 +163,10 @@ class HealthRoutes:
         if count := self._sources.set_aside():
             notes.append(f"{count} executions set aside, the log says why")
         return _part("healthy", "; ".join(notes))
+
+    def _plugins(self) -> _Part:
+        left_out = self._sources.plugins_left_out
+        return _part("degraded", f"left out: {', '.join(left_out)}") if left_out else _part("healthy", "")
 
     async def _workers(self, *, executions_wait: bool) -> _Part:
         try:

@@ -334,6 +334,7 @@ class HealthServices(AnswerModel):
     store: str
     orchestrator: str
     workers: str
+    plugins: str
 
 
 class Health(AnswerModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..broker import BrokerHealth
@@ -42,6 +42,8 @@ class HealthSources:
     Of the role orchestrator: `owner_works`, whether the owner of the executions is at work, None without the role;
     `set_aside`, how many executions it cannot go on with; `owned`, how many partitions are this process's; `live`, an
     execution that it has in memory; `unserved`, by handler that no live process has, how many of its nodes wait.
+
+    `plugins_left_out`: those that this process does without because they cannot be used.
     """
 
     store: Store
@@ -57,3 +59,4 @@ class HealthSources:
     owned: Callable[[], int] = lambda: 0
     live: Callable[[str], Execution | None] = lambda _execution_id: None
     unserved: Callable[[], Mapping[str, int]] = dict
+    plugins_left_out: Sequence[str] = ()

@@ -62,4 +62,5 @@ def health_sources(runtime: Runtime) -> HealthSources:
         owned=lambda: 0 if owner is None else len(owner.owned),
         live=lambda execution_id: None if owner is None else owner.live(execution_id),
         unserved=lambda: runtime.deliveries.unserved,
+        plugins_left_out=[plugin.name for plugin in runtime.catalogue.plugins if plugin.error is not None],
     )

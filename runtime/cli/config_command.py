@@ -37,10 +37,10 @@ def _warnings(settings: Settings) -> list[str]:
     except SettingsError as error:
         warnings += str(error).splitlines()
     try:
-        handlers: Sequence[str] = list(discover(plugin_settings(settings)))
+        catalogue = discover(plugin_settings(settings))
     except PluginError as error:
         return [*warnings, str(error)]
-    return warnings + setting_warnings(settings, handlers)
+    return [*warnings, *catalogue.notices, *setting_warnings(settings, catalogue)]
 
 
 def _rows(shown: Sequence[EffectiveSetting]) -> Iterator[tuple[object, ...]]:

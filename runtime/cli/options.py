@@ -61,7 +61,18 @@ def add_serve_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--roles", type=text, help="what this process does: all, or some of api,orchestrator,worker (RUNTIME_ROLES)"
     )
+    add_plugins_dir(parser)
     add_demo(parser)
+
+
+def add_plugins_dir(parser: argparse.ArgumentParser) -> None:
+    """`--plugins-dir`."""
+    parser.add_argument(
+        "--plugins-dir",
+        type=path,
+        metavar="DIR",
+        help="folder that `pip install --target` has filled, searched for plugins too (PLUGINS_DIR)",
+    )
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +83,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 def given_settings(options: argparse.Namespace) -> dict[str, object]:
     """The settings that options of `add_serve_settings` stand for, by field."""
     given = {"api_host": options.host, "api_port": options.port, "demo_mode": options.demo or None}
-    given["runtime_roles"] = options.roles
+    given |= {"runtime_roles": options.roles, "plugins_dir": options.plugins_dir}
     return {name: value for name, value in given.items() if value is not None}
 
 

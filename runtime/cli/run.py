@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from .waiting import show_results
 REFRESH_SECONDS = 1.0
 
 
-def run_file(file: Path, inputs: Sequence[str], *, demo: bool, as_json: bool) -> int:
-    """Run the workflow in `file` with `inputs` ("name=value"); returns 0, 1 when it failed, 130 when cancelled."""
+def run_file(file: Path, inputs: Sequence[str], overrides: Mapping[str, Any], *, as_json: bool) -> int:
+    """Run the workflow in `file` with `inputs` ("name=value"); returns 0, 1 when it failed, 130 when cancelled.
+
+    `overrides` are settings that go before the environment.
+    """
     definition = read_definition(file)
     parameters = parse_inputs(inputs)
-    settings = load_settings({"demo_mode": True} if demo else {})
+    settings = load_settings(overrides)
     check_failpoints(settings)
     configure_logging(max(settings.log_level, "WARNING", key=["DEBUG", "INFO", "WARNING", "ERROR"].index), "console")
     try:

@@ -237,7 +237,7 @@ async def test_health(client: Client) -> None:
         body = await response.json()
     assert (body["status"], body["version"]) == ("healthy", "1.2.3")
     services = body["services"]
-    assert set(services) == {"redis", "postgres", "store", "orchestrator", "workers"}
+    assert set(services) == {"redis", "postgres", "store", "orchestrator", "workers", "plugins"}
     assert (services["redis"], services["postgres"]) == ("not used", "not used")
     assert services["store"].startswith("healthy (SQLite ")
     assert (services["orchestrator"], services["workers"]) == ("healthy", "healthy (1 alive, 10 slots, 10 free)")

@@ -95,8 +95,9 @@ def test_a_plugin_that_cannot_be_loaded(
     monkeypatch.syspath_prepend(str(tmp_path / "plugins"))
     [(level, message, remedy)] = examine(code=1)["plugins"]
     assert level == "error"
-    assert "plugin broken-plugin (entry point broken) cannot be loaded" in message
-    assert "uninstall" in remedy
+    assert "plugin broken-plugin 1.0 (entry point broken = " in message
+    assert "uninstall broken-plugin" in message
+    assert remedy == "Run workflow-engine plugin list."
 
 
 def test_few_open_files(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from workflow_engine.plugins import Handler, handler
-from workflow_engine.plugins.discovery import Catalogue, Origin
+from workflow_engine.plugins.discovery import Catalogue, Origin, PluginError, discover
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.config_schema import SchemaCheck, usable_schema
 from workflow_engine.runtime.core.definition import ConfigCheck, named_handlers, validate_definition
@@ -314,10 +314,23 @@ class Vast(BaseModel):
     value: str = Field(description="x" * MAX_CONFIG_SCHEMA_BYTES)
 
 
-@pytest.mark.parametrize("model", [Unspeakable, Odd, Vast])
-def test_what_cannot_be_told_is_left_out(model: type[BaseModel]) -> None:
-    record = Catalogue([Handler("odd", here.run, model, "a\0b \ud800 c")], {"odd": Origin("d\0", None)}).records[0]
-    assert record == HandlerRecord("odd", "ab ? c", None, "d", None)
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Unspeakable, "has no JSON Schema: RuntimeError: no; annotate the field with WithJsonSchema"),
+        (Odd, "has a JSON Schema that cannot be told to others: "),
+        (Vast, "has a JSON Schema that cannot be told to others: "),
+    ],
+)
+def test_a_handler_whose_schema_cannot_be_told(model: type[BaseModel], why: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        discover({}, [Handler("odd", here.run, model, "")])
+    assert str(caught.value).startswith(f"plugin odd cannot be used: the config of handler 'odd' {why}")
+
+
+def test_what_no_store_can_hold_is_left_out() -> None:
+    record = Catalogue([Handler("odd", here.run, None, "a\0b \ud800 c")], {"odd": Origin("d\0", None)}).records[0]
+    assert record == HandlerRecord("odd", "ab ? c", None, "d", None, None, '{"lane": "async"}')
 
 
 async def test_the_announcer_goes_on_after_a_store_that_was_away(caplog: pytest.LogCaptureFixture) -> None:

@@ -48,8 +48,10 @@ def check_plugins(settings: Settings) -> Iterator[Finding]:
     try:
         catalogue = discover(plugin_settings(settings))
     except PluginError as bad:
-        yield error("plugins", str(bad), "Mend the plugin, or uninstall its package.")
+        yield error("plugins", str(bad), "Run workflow-engine plugin list.")
     else:
+        for notice in catalogue.notices:
+            yield warning("plugins", notice, "Run workflow-engine plugin list.")
         yield ok("plugins", f"{len(catalogue)} handlers: {', '.join(sorted(catalogue))}")
 
 

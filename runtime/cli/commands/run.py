@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..options import add_demo, add_file, add_inputs, add_json
+from ..options import add_demo, add_file, add_inputs, add_json, add_plugins_dir
 
 if TYPE_CHECKING:
     from ..options import Commands
@@ -16,6 +16,7 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser("run", help="run a workflow file once, here, and print its result")
     add_file(parser)
     add_inputs(parser)
+    add_plugins_dir(parser)
     add_demo(parser)
     add_json(parser)
     parser.set_defaults(execute=execute)
@@ -25,4 +26,6 @@ def execute(options: argparse.Namespace) -> int:
     """Run it to its end."""
     from ..run import run_file
 
-    return run_file(options.file, options.input, demo=options.demo, as_json=options.json)
+    given = {"demo_mode": options.demo or None, "plugins_dir": options.plugins_dir}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return run_file(options.file, options.input, overrides, as_json=options.json)

@@ -248,7 +248,7 @@ async def test_a_plugin_that_cannot_be_loaded_there_is_in_the_log(
     monkeypatch.syspath_prepend(tmp_path)
     error = error_of(await apart(an_attempt("tell")))
     assert (error.type, error.retryable) == ("worker_failed", True)
-    assert "plugin broken (entry point broken) cannot be loaded: ModuleNotFoundError" in capfd.readouterr().err
+    assert "(entry point broken = absent_module) cannot be loaded: ModuleNotFoundError" in capfd.readouterr().err
 
 
 async def test_a_handler_that_is_only_here_is_named(apart: Any) -> None:
