@@ -85,14 +85,21 @@ class Definitions:
         Raises `InvalidDefinition`, `PayloadTooLarge`, and `StoreUnavailable` where the store has to be asked.
         """
         digest, body = self._digest(document)
+        if self._id_of_digest.get(digest) is None:
+            checks = await self.handlers.checks(document)
+            problems = await off_loop(len(body), lambda: validate_definition(document, checks))
+            if problems:
+                raise InvalidDefinition(problems)
+        return self._referred(digest, body, document)
+
+    def own(self, document: Mapping[str, Any]) -> Checked:
+        """A definition that the engine makes itself, which is as it must be."""
+        return self._referred(*self._digest(document), document)
+
+    def _referred(self, digest: str, body: bytes, document: Mapping[str, Any]) -> Checked:
         known = self._id_of_digest.get(digest)
-        if known is not None:
-            return Checked(known, digest, body, document)
-        checks = await self.handlers.checks(document)
-        problems = await off_loop(len(body), lambda: validate_definition(document, checks))
-        if problems:
-            raise InvalidDefinition(problems)
-        return Checked(NewDefinition(self._clock.new_id(), document["name"], digest, body), digest, body, document)
+        reference = known or NewDefinition(self._clock.new_id(), document["name"], digest, body)
+        return Checked(reference, digest, body, document)
 
     async def keep(self, checked: Checked, definition_id: str) -> None:
         """Remember a definition that has been stored: the next one like it is not checked again."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .clock import Clock, uuid7_milliseconds
+from .core.deliveries import DeliveryKey, Heartbeat
+from .core.function import function_definition
 from .core.graph import Graph
 from .core.input_schema import validate_input
 from .core.json_text import InvalidJson, JsonTooLarge, encode
+from .core.limits import MAX_PROBLEMS
 from .core.machine import Execution, combine_exit_outputs, fold
-from .core.problem import Problem
+from .core.problem import Problem, join_path
 from .core.shares import partition_of
 from .core.state import TERMINAL_WORKFLOW_STATES, NodeState, WorkflowState
 from .dead_letters import DeadLetters
@@ -36,6 +40,7 @@ from .ports import (
     ExecutionSummary,
     IdempotencyClaim,
     LoadedExecution,
+    NewDefinition,
     NewExecution,
     Store,
     Transport,
@@ -65,6 +70,8 @@ class ExecutionStatus(NamedTuple):
     node_states: Mapping[str, NodeState]
     error: Mapping[str, Any] | None
     retry_of: str | None
+    unserved: Mapping[str, str]
+    """By node that waits for a handler that no live worker has, as far as this process knows: the handler."""
 
 
 class ExecutionResults(NamedTuple):
@@ -98,16 +105,21 @@ class Engine:
         definitions: Definitions,
         clock: Clock,
         live: Callable[[str], Execution | None],
-        running_elsewhere: Callable[[str], Awaitable[Collection[tuple[int, int]]]],
+        unserved: Callable[[], Collection[str]],
+        others: Callable[[], Awaitable[Sequence[Heartbeat]]],
         max_input_bytes: int,
     ) -> None:
+        """`live`: an execution that this process owns. `unserved`: the handlers that no live worker has, of nodes of
+        such executions that wait. `others`: what the live replicas say of themselves; nothing when that is not known.
+        """
         self.definitions = definitions
         self._store = store
         self._transport = transport
         self._graphs = graphs
         self._clock = clock
         self._live = live
-        self._running_elsewhere = running_elsewhere
+        self._unserved = unserved
+        self._others = others
         self._max_input_bytes = max_input_bytes
         self._definition_of_execution: Recent[str, str] = Recent()
         self._accepting = True
@@ -188,10 +200,38 @@ class Engine:
         found = await self.definitions.find(name, version)
         graph = await self._graphs.get(found.definition_id)
         input_text = await self._check_input(graph, parameters)
+        return await self._start(found.definition_id, input_text, claim)
+
+    async def call(
+        self,
+        handler: str,
+        config: Any,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        claim: IdempotencyClaim | None = None,
+    ) -> Submitted:
+        """Run one handler durably: start an execution of a node of it, whose configuration is taken literally.
+
+        `options`: the node's `timeout_seconds` and `retry_config`, as far as they are not the usual ones. Raises
+        `FunctionNotFound`, `InvalidInput`, `PayloadTooLarge`, `IdempotencyConflict`, `StoreUnavailable`.
+        """
+        self._check_accepting()
+        check = await self.definitions.handlers.check_of(handler)
+        input_text = self._encode(config, "$")
+        faults = await off_loop(len(input_text), lambda: check(config))
+        if faults:
+            problems = [Problem(join_path("", path) or "$", message) for path, message in faults[:MAX_PROBLEMS]]
+            raise InvalidInput(problems)
+        definition = self.definitions.own(function_definition(handler, options))
+        started = await self._start(definition.reference, input_text, claim)
+        await self.definitions.keep(definition, started.definition_id)
+        return started
+
+    async def _start(
+        self, definition: NewDefinition | str, input_text: bytes, claim: IdempotencyClaim | None
+    ) -> Submitted:
         failpoint("engine.start.validated")
-        execution_id, definition_id = await self._store.create_execution(
-            found.definition_id, self._new(input_text), claim
-        )
+        execution_id, definition_id = await self._store.create_execution(definition, self._new(input_text), claim)
         failpoint("engine.start.stored")
         self._definition_of_execution.put(execution_id, definition_id)
         self._transport.wake(execution_id)
@@ -257,8 +297,10 @@ class Engine:
             raise ExecutionNotFound(execution_id)
         record = loaded.record
         graph = await self._graphs.get(record.definition_id)
-        running = live is None and record.state is WorkflowState.RUNNING
-        elsewhere = await self._running_elsewhere(execution_id) if running else ()
+        others = await self._others() if live is None and record.state is WorkflowState.RUNNING else ()
+        execution = _as_it_stands(graph, loaded, live, others)
+        states = _node_states(record, graph, execution)
+        unserved = self._unserved() if live is not None else _not_served(graph, others)
         return ExecutionStatus(
             record.execution_id,
             record.definition_id,
@@ -266,9 +308,16 @@ class Engine:
             record.created_at,
             record.started_at,
             record.completed_at,
-            _node_states(graph, loaded, live, elsewhere),
+            states,
             _error(record),
             record.retry_of,
+            {
+                node_id: handler
+                for node_id, handler in zip(graph.node_ids, graph.handlers, strict=True)
+                if handler in unserved and states[node_id] is NodeState.QUEUED
+            }
+            if unserved
+            else {},
         )
 
     async def results(
@@ -302,6 +351,15 @@ class Engine:
                     return record
                 await follower.ended(min(left, REREAD_SECONDS))
 
+    def handler_of(self, key: DeliveryKey) -> str | None:
+        """The handler of an attempt, if it can be told without asking the store."""
+        live = self._live(key.execution_id)
+        graph = live.graph if live is not None else None
+        if graph is None:
+            definition_id = self._definition_of_execution.get(key.execution_id)
+            graph = None if definition_id is None else self._graphs.kept(definition_id)
+        return graph.handlers[key.node] if graph is not None and 0 <= key.node < graph.size else None
+
     def _new(self, input_text: bytes | None) -> NewExecution:
         """A new execution: created when its identifier says, RUNNING when it has inputs."""
         execution_id = self._clock.new_id()
@@ -311,20 +369,24 @@ class Engine:
     async def _check_input(self, graph: Graph, parameters: Any) -> bytes:
         if parameters is None:
             parameters = {}
-        if not isinstance(parameters, dict):
-            raise InvalidInput([Problem("input_params", "must be an object")])
-        try:
-            text = encode(parameters, self._max_input_bytes)
-        except JsonTooLarge as error:
-            raise PayloadTooLarge(f"input_params: {error}") from None
-        except InvalidJson as error:
-            raise InvalidInput([Problem("input_params", str(error))]) from None
+        text = self._encode(parameters, "input_params")
         if graph.input_schema is not None:
             schema = graph.input_schema
             problems = await off_loop(len(text), lambda: validate_input(schema, parameters, "input_params"))
             if problems:
                 raise InvalidInput(problems)
         return text
+
+    def _encode(self, parameters: Any, place: str) -> bytes:
+        """An execution's input as it is stored. `place` is what it is called in messages."""
+        if not isinstance(parameters, dict):
+            raise InvalidInput([Problem(place, "must be an object")])
+        try:
+            return encode(parameters, self._max_input_bytes)
+        except JsonTooLarge as error:
+            raise PayloadTooLarge(f"{place}: {error}") from None
+        except InvalidJson as error:
+            raise InvalidInput([Problem(place, str(error))]) from None
 
     async def _definition_id(self, execution_id: str) -> str:
         known = self._definition_of_execution.get(execution_id)
@@ -341,27 +403,38 @@ class Engine:
             raise NotAccepting("this process is shutting down; try again in a moment")
 
 
-def _node_states(
-    graph: Graph, loaded: LoadedExecution, live: Execution | None, elsewhere: Collection[tuple[int, int]]
-) -> Mapping[str, NodeState]:
-    """What the rows add up to. A node that is QUEUED by them and has left that state in memory is RUNNING: a worker has
-    it, or has just ended it and nothing of that is committed yet. So is one whose attempt another process names."""
+def _as_it_stands(
+    graph: Graph, loaded: LoadedExecution, live: Execution | None, others: Sequence[Heartbeat]
+) -> Execution:
+    """What the rows add up to. A node that waits by them and has gone on in memory is RUNNING: a worker has it, or has
+    just ended it and nothing of that is committed yet. So is one whose attempt another process names."""
     record = loaded.record
-    if record.state is WorkflowState.PENDING:
-        return dict.fromkeys(graph.node_ids, NodeState.PENDING)
-    if record.started_at is None:
-        return dict.fromkeys(graph.node_ids, NodeState.CANCELLED)
     cancelled = next((c.sequence for c in loaded.commands if c.sequence is not None), None)
     execution = fold(record.execution_id, graph, b"{}", loaded.attempts, cancelled)
-    states = list(execution.node_states)
-    if not execution.terminal:
-        for node, state in enumerate(states):
-            if state is NodeState.QUEUED and (
-                (live is not None and live.node_states[node] is not NodeState.QUEUED)
-                or (node, execution.attempts[node]) in elsewhere
-            ):
-                states[node] = NodeState.RUNNING
-    return dict(zip(graph.node_ids, states, strict=True))
+    execution.partition = record.partition
+    if execution.terminal or record.started_at is None:
+        return execution
+    elsewhere = {(k.node, k.attempt) for each in others for k in each.attempts if k.execution_id == record.execution_id}
+    for node, state in enumerate(execution.node_states):
+        if state is NodeState.QUEUED and (
+            (live is not None and live.node_states[node] is not NodeState.QUEUED)
+            or (node, execution.attempts[node]) in elsewhere
+        ):
+            execution.node_states[node] = NodeState.RUNNING
+    return execution
+
+
+def _node_states(record: ExecutionRecord, graph: Graph, execution: Execution) -> Mapping[str, NodeState]:
+    if record.started_at is None:
+        return dict.fromkeys(
+            graph.node_ids, NodeState.PENDING if record.state is WorkflowState.PENDING else NodeState.CANCELLED
+        )
+    return dict(zip(graph.node_ids, execution.node_states, strict=True))
+
+
+def _not_served(graph: Graph, others: Sequence[Heartbeat]) -> Collection[str]:
+    """The handlers of a definition that none of these live replicas has; none when there is nothing to go by."""
+    return set(graph.handlers).difference(*(each.handlers for each in others)) if others else ()
 
 
 def _error(record: ExecutionRecord) -> Mapping[str, Any] | None:

@@ -5,10 +5,12 @@ A class's docstring is its title. `code` is part of the API (the last part of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from .core.problem import Problem
+from .core.problem import Problem, did_you_mean, show
+
+MAX_NAMES_SHOWN = 50
 
 
 class EngineError(Exception):
@@ -67,6 +69,17 @@ class DefinitionNotFound(CallerError):
     def __init__(self, name: str, version: int | None = None) -> None:
         wanted = f"version {version} of the definition" if version is not None else "definition with the name"
         super().__init__(f"there is no {wanted} {name[:100]!r}")
+
+
+class FunctionNotFound(CallerError):
+    """There is no such function"""
+
+    code: ClassVar[str] = "function-not-found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        there = ", ".join(names[:MAX_NAMES_SHOWN]) + ("" if len(names) <= MAX_NAMES_SHOWN else ", ...")
+        super().__init__(f"no handler is called {show(name)}{did_you_mean(name, names)}; there are {there}")
 
 
 class DeadLetterNotFound(CallerError):

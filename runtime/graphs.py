@@ -36,6 +36,11 @@ class Graphs:
         self.keep(definition_id, graph, len(record.body))
         return graph
 
+    def kept(self, definition_id: str) -> Graph | None:
+        """The graph of a stored definition, if it is in memory."""
+        kept = self._graphs.get(definition_id)
+        return None if kept is None else kept[0]
+
     def compile(self, document: Mapping[str, Any]) -> Graph:
         """The graph of a valid definition. Touches nothing of this object: safe in a thread."""
         return compile_graph(document, self._defaults)

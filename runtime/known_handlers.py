@@ -14,6 +14,7 @@ from typing import Any
 from .clock import Clock
 from .core.config_schema import SchemaCheck, usable_schema
 from .core.definition import ConfigCheck, named_handlers
+from .errors import FunctionNotFound
 from .ports import CatalogueStore, HandlerRecord
 
 BELIEVED_SECONDS = 5.0
@@ -51,9 +52,10 @@ class KnownHandlers:
 
         What it names and nobody is known to have is looked up once more. Raises `StoreUnavailable`.
         """
-        if not self._run_elsewhere:
-            return self._config_checks
-        wanted = named_handlers(document).difference(self._config_checks)
+        return await self._checks(named_handlers(document))
+
+    async def _checks(self, named: set[str]) -> Mapping[str, ConfigCheck]:
+        wanted = named.difference(self._config_checks) if self._run_elsewhere else ()
         if not wanted:
             return self._config_checks
         asked_at = self._clock.monotonic()
@@ -62,6 +64,21 @@ class KnownHandlers:
             elsewhere = await self._read(asked_at)
         checks = {name: SchemaCheck(self._schema(record)) for name, record in elsewhere.items()}
         return {**checks, **self._config_checks}
+
+    async def check_of(self, name: str) -> ConfigCheck:
+        """The check of one handler's configurations. Raises `FunctionNotFound`, `StoreUnavailable`."""
+        check = self._config_checks.get(name)
+        if check is None:
+            checks = await self._checks({name})
+            check = checks.get(name)
+            if check is None:
+                raise FunctionNotFound(name, checks)
+        return check
+
+    async def record(self, name: str) -> HandlerRecord:
+        """One of them. Raises `FunctionNotFound`, `StoreUnavailable`."""
+        await self.check_of(name)
+        return self._here.get(name) or self._elsewhere[name]
 
     async def records(self) -> Sequence[HandlerRecord]:
         """All of them, by name. Raises `StoreUnavailable`."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -289,8 +289,8 @@ class Runtime:
             self.leases.look_now()
             self.transport.nudge()
 
-    async def _running_elsewhere(self, execution_id: str) -> Collection[tuple[int, int]]:
-        """The (node, attempt) that other processes say they run."""
+    async def _others(self) -> Sequence[Heartbeat]:
+        """What the live replicas say of themselves; nothing while that cannot be read."""
         if self.heartbeats is None or self.clock.monotonic() < self._hot_again_at:
             return ()
         try:
@@ -299,8 +299,7 @@ class Runtime:
         except (BrokerUnavailable, TimeoutError):
             self._hot_again_at = self.clock.monotonic() + HOT_AGAIN_SECONDS
             return ()
-        found = alive(replicas, round(self.settings.worker_heartbeat_timeout * 1000))
-        return {(key.node, key.attempt) for each in found for key in each.attempts if key.execution_id == execution_id}
+        return alive(replicas, round(self.settings.worker_heartbeat_timeout * 1000))
 
     def _build_leases(self) -> Leases:
         settings = self.settings
@@ -422,7 +421,8 @@ class Runtime:
             ),
             clock=self.clock,
             live=(lambda execution_id: None) if self.owner is None else self.owner.live,
-            running_elsewhere=self._running_elsewhere,
+            unserved=lambda: self.deliveries.unserved,
+            others=self._others,
             max_input_bytes=settings.max_input_bytes,
         )
 

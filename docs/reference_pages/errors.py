@@ -30,6 +30,8 @@ REMEDIES: dict[str, str] = {
     "execution-conflict": "Look at the execution's state first; one that runs cannot be triggered again, and only one "
     "that has FAILED can be requeued, once.",
     "execution-not-found": "Check the id. Executions that ended long ago may have been deleted by retention.",
+    "function-failed": "Read `error`. The call is a dead letter, which can be requeued; a new call does it all again.",
+    "function-not-found": "Use a name that the message has, or install the plugin that has it where nodes are run.",
     "forbidden": "Use a key with the scope that the message names.",
     "host-not-allowed": "Call it by a name of the machine, such as `localhost`, or require API keys.",
     "idempotency-conflict": "Use a new `Idempotency-Key` for a new request; the same key is for the same request.",

@@ -55,10 +55,10 @@ class Access:
 
     async def admit(self, request: web.Request, needed: Scope) -> Principal:
         """Who calls a route that needs this scope. Raises `Unauthenticated`, `Forbidden`."""
-        if needed is Scope.PUBLIC:
-            return NOBODY
         if self._keys is None:
             return EVERYBODY
+        if needed is Scope.PUBLIC:
+            return NOBODY
         text = _key_of(request)
         if text is None:
             raise Unauthenticated(

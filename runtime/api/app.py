@@ -81,13 +81,13 @@ def build_routes(
         *DeadLetterRoutes(engine).routes(),
         *DefinitionRoutes(engine, options).routes(),
         *StartRoutes(engine, clock, options).routes(),
-        *FunctionRoutes(engine).routes(),
+        *FunctionRoutes(engine, health, options).routes(),
         *KeyRoutes(keys).routes(),
         *ReplicaRoutes(health, clock).routes(),
         *HealthRoutes(health, clock, version).routes(),
     ]
     # The description describes itself too.
-    routes += DocsRoutes(lambda: openapi.describe(routes, version)).routes()
+    routes += DocsRoutes(lambda: openapi.describe(routes, version), engine).routes()
     return routes
 
 

@@ -78,7 +78,7 @@ def asset_path(name: str) -> str:
 
 
 def json_asset(text: bytes) -> Asset:
-    """A JSON document that is the same until the next start."""
+    """A JSON document that seldom changes."""
     return Asset("document.json", _pack(text), ASK_EACH_TIME)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.definition import NO_NUL
+from ..core.limits import MAX_DELAY_SECONDS, MAX_RETRIES, MAX_TIMEOUT_SECONDS
 from ..core.state import WorkflowState
 from ..ports import DeadLetterFilter, ExecutionFilter
 from .values import (
     DEFAULT_PAGE_ITEMS,
+    NUMBER,
     WHOLE_NUMBER,
     DefinitionName,
     Moment,
@@ -31,6 +34,12 @@ class TriggerRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     input_params: dict[str, Any] = Field(default_factory=dict, description="the workflow's input parameters")
+
+
+class FunctionConfig(BaseModel):
+    """The configuration of a handler, as `/v1/functions/{name}` describes it. It is taken literally."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class NothingRequest(BaseModel):
@@ -172,6 +181,33 @@ class VersionQuery(Query):
 
 class StartQuery(VersionQuery, WaitQuery):
     """Which version to start, and how long to wait for the end."""
+
+
+class CallQuery(WaitQuery):
+    """How long to wait for the end of a call, and how it is tried. What is left out is as the handler declares it, or
+    as the settings say. Calls with other options than usual are executions of another version of the definition."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS), NUMBER] | None = Field(
+        default=None, description="longest time of one attempt"
+    )
+    max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES), WHOLE_NUMBER] | None = Field(
+        default=None, description="attempts after the first one"
+    )
+    initial_delay: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS), NUMBER] | None = Field(
+        default=None, description="seconds before the first retry"
+    )
+    max_delay: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS), NUMBER] | None = Field(
+        default=None, description="longest delay, in seconds"
+    )
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What was given of how it is tried, as fields of a node."""
+        if self.model_fields_set <= {"wait"}:
+            return {}
+        retry = self.model_dump(include={"max_retries", "initial_delay", "max_delay"}, exclude_none=True)
+        timeout = {} if self.timeout_seconds is None else {"timeout_seconds": self.timeout_seconds}
+        return {**timeout, "retry_config": retry} if retry else timeout
 
 
 class DiffQuery(Query):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from typing import Any
 
 from aiohttp import web
 
+from ..engine import Engine
+from ..errors import StoreUnavailable
+from ..ports import HandlerRecord
 from . import assets
 from .assets import Asset
+from .function_docs import with_functions
 from .routing import Answer, Call, Route, Scope
 
 # Both pages make style elements at run time, and ReDoc's search is a worker made of its own text. No scripts
@@ -31,10 +36,16 @@ PAGE_POLICY = "; ".join(
 
 
 class DocsRoutes:
-    """The description of the API. `describe` makes the OpenAPI document; it is called once, when it is asked for."""
+    """The description of the API, and of the functions that there are.
 
-    def __init__(self, describe: Callable[[], dict[str, Any]]) -> None:
+    `describe` makes the OpenAPI document; it is called once, when it is asked for. Which functions there are is for
+    those to see who may ask for them: everybody where no keys are needed.
+    """
+
+    def __init__(self, describe: Callable[[], dict[str, Any]], engine: Engine) -> None:
         self._describe = describe
+        self._engine = engine
+        self._with_functions: tuple[Sequence[HandlerRecord], Asset] | None = None
 
     def routes(self) -> Sequence[Route]:
         """The routes."""
@@ -67,12 +78,25 @@ class DocsRoutes:
         )
 
     @cached_property
-    def _document(self) -> Asset:
-        return assets.json_asset(json.dumps(self._describe()).encode() + b"\n")
+    def _document(self) -> dict[str, Any]:
+        return self._describe()
+
+    @cached_property
+    def _without_functions(self) -> Asset:
+        return _json_asset(self._document)
 
     async def openapi(self, call: Call) -> web.Response:
         """The OpenAPI document."""
-        return self._document.response(call.request)
+        asset = self._without_functions
+        if call.principal.scope.includes(Scope.READ):
+            with suppress(StoreUnavailable):
+                asset = self._asset_of(await self._engine.definitions.handlers.records())
+        return asset.response(call.request)
+
+    def _asset_of(self, records: Sequence[HandlerRecord]) -> Asset:
+        if self._with_functions is None or self._with_functions[0] != records:
+            self._with_functions = records, _json_asset(with_functions(self._document, records))
+        return self._with_functions[1]
 
     async def swagger_ui(self, call: Call) -> web.Response:
         """The page of Swagger UI."""
@@ -88,6 +112,10 @@ class DocsRoutes:
         if found is None or found.digest != call.path("digest"):
             raise web.HTTPNotFound
         return found.response(call.request)
+
+
+def _json_asset(document: dict[str, Any]) -> Asset:
+    return assets.json_asset(json.dumps(document).encode() + b"\n")
 
 
 @cache

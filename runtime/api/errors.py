@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..core.problem import Problem
 from ..errors import CallerError
@@ -74,6 +74,27 @@ class HostNotAllowed(RequestRefused):
 
     code = "host-not-allowed"
     status = 403
+
+
+class FunctionFailed(RequestRefused):
+    """The function failed"""
+
+    # Not 5xx: the engine is well, and has tried it as often as it was told to; a client need not do so again.
+    code = "function-failed"
+    status = 424
+
+    def __init__(self, execution_id: str, error: Mapping[str, Any] | None) -> None:
+        """`error` is the failed attempt's; None when the call was cancelled."""
+        if error is None:
+            super().__init__(f"execution {execution_id} was cancelled")
+        else:
+            super().__init__(f"it failed at attempt {error['attempt']}: {error['type']}: {error['message']}")
+        self.execution_id = execution_id
+        self.error = error
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Location": f"/v1/workflows/{self.execution_id}"}
 
 
 class KeyNotFound(RequestRefused):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from ..core.waiting import unserved_message
 from ..engine import Engine, ExecutionResults, ExecutionStatus
 from ..errors import ExecutionConflict, ExecutionNotFound, NotAccepting
 from ..ports import ExecutionSummary
@@ -151,6 +152,8 @@ def _status(status: ExecutionStatus) -> dict[str, object]:
         "node_states": status.node_states,
         "error": status.error,
     }
+    if status.unserved:
+        shown["waiting"] = {node_id: unserved_message(handler) for node_id, handler in status.unserved.items()}
     return shown if status.retry_of is None else {**shown, "retry_of": status.retry_of}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ..core.state import NodeState, WorkflowState
 
@@ -30,7 +30,8 @@ class ProblemError(AnswerModel):
 
 
 class ProblemDocument(BaseModel):
-    """What is wrong (RFC 9457). `errors` is missing when there is nothing to point at."""
+    """What is wrong (RFC 9457). `errors` is missing when there is nothing to point at; `execution_id` and `error` are
+    there when a function failed."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"required": ["type", "title", "status", "detail"]})
 
@@ -39,6 +40,11 @@ class ProblemDocument(BaseModel):
     status: int = Field(description="the HTTP status")
     detail: str = Field(description="this very problem, for people")
     errors: list[ProblemError] = Field(default_factory=list, description="each thing that is wrong")
+    execution_id: Id | None = Field(default=None, description="of the call of a function that failed")
+    error: dict[str, Any] | None = Field(
+        default=None,
+        description="of a function that failed: node_id, type, message, attempt; null when it was cancelled",
+    )
 
 
 class Submitted(AnswerModel):
@@ -47,6 +53,12 @@ class Submitted(AnswerModel):
     workflow_definition_id: Id
     execution_id: Id
     message: str
+
+
+class Called(Submitted):
+    """A call of a function that has not ended. `Location` is its execution."""
+
+    waiting: str | None = Field(description="why it does not run, if no live worker has it; only known after a `wait`")
 
 
 class Triggered(AnswerModel):
@@ -82,6 +94,10 @@ class ExecutionStatus(AnswerModel):
     node_states: dict[str, NodeState] = Field(description="each node's state, by its id")
     error: dict[str, Any] | None = Field(description="of the node that failed: node_id, type, message, attempt")
     retry_of: RetryOf = None
+    waiting: dict[str, str] = Field(
+        default_factory=dict,
+        description="by its id, each node whose handler no live worker has, in words; missing if there is none",
+    )
 
 
 class ExecutionResults(AnswerModel):
@@ -227,13 +243,30 @@ class BulkAnswer(BaseModel):
 
 
 class FunctionItem(AnswerModel):
-    """A node type."""
+    """A node type, which is a function that may be called."""
 
     name: str
     description: str
     config_schema: dict[str, Any] | None = Field(description="JSON Schema of its config; null when it takes anything")
+    output_schema: dict[str, Any] | None = Field(
+        description="JSON Schema of its output; null when that may be anything"
+    )
     distribution: str | None = Field(description="the package that it came with, if known")
     version: str | None = Field(description="of that package")
+    declared: dict[str, Any] = Field(
+        description="what else it declares, as far as it does: lane, timeout_seconds, stale_timeout_seconds, retry, "
+        "max_running_per_process, max_running, rate_limit"
+    )
+    workers: list[str] = Field(description="the ids of the live replicas that run it")
+    running: int = Field(description="how many attempts run, as far as the process that answers can tell")
+    queued: int = Field(
+        description="how many attempts wait in the process that answers for a worker; of very many, the first 10,000 "
+        "are counted"
+    )
+
+
+class FunctionOutput(RootModel[Any]):
+    """What a function returns: any JSON value."""
 
 
 class FunctionList(AnswerModel):

@@ -31,7 +31,7 @@ SECURITY: Sequence[dict[str, list[str]]] = ({"bearer": []}, {"header": []})
 
 _PATH_PARAMETERS = {
     "execution_id": "the id of an execution",
-    "name": "the name of a definition",
+    "name": "the name of a definition, or of a function",
     "key_id": "the id of an API key",
 }
 _TAGS = {
@@ -39,6 +39,7 @@ _TAGS = {
     "executions": "Look at executions and cancel them",
     "dead-letters": "Executions that failed and that nobody has dealt with",
     "definitions": "Stored definitions, and starting them by name",
+    "functions": "The node types, which may be called by themselves",
     "keys": "API keys",
     "replicas": "How the replicas share the work",
     "health": "How the process is",

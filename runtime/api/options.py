@@ -41,7 +41,8 @@ class HealthSources:
 
     Of the role orchestrator: `owner_works`, whether the owner of the executions is at work, None without the role;
     `set_aside`, how many executions it cannot go on with; `owned`, how many partitions are this process's; `live`, an
-    execution that it has in memory; `unserved`, by handler that no live process has, how many of its nodes wait.
+    execution that it has in memory; `unserved`, by handler that no live process has, how many of its nodes wait;
+    `queued`, by handler, how many of its attempts wait for whoever runs them.
 
     `plugins_left_out`: those that this process does without because they cannot be used.
     """
@@ -60,3 +61,4 @@ class HealthSources:
     live: Callable[[str], Execution | None] = lambda _execution_id: None
     unserved: Callable[[], Mapping[str, int]] = dict
     plugins_left_out: Sequence[str] = ()
+    queued: Callable[[], Mapping[str, int]] = dict

@@ -18,6 +18,7 @@ from ..errors import (
     EngineError,
     ExecutionConflict,
     ExecutionNotFound,
+    FunctionNotFound,
     IdempotencyConflict,
     InvalidDefinition,
     InvalidInput,
@@ -25,7 +26,7 @@ from ..errors import (
     Overloaded,
     PayloadTooLarge,
 )
-from .errors import RequestRefused
+from .errors import FunctionFailed, RequestRefused
 from .responses import json_response
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ _STATUS: Sequence[tuple[type[EngineError], int]] = (
     (InvalidInput, 422),
     (PayloadTooLarge, 413),
     (ExecutionNotFound, 404),
+    (FunctionNotFound, 404),
     (DefinitionNotFound, 404),
     (DeadLetterNotFound, 404),
     (ExecutionConflict, 409),
@@ -91,7 +93,10 @@ def problem_document(status: int, code: str, title: str, detail: str, problems: 
 def error_document(error: EngineError) -> Any:
     """An error as a problem."""
     kind = type(error)
-    return problem_document(status_of(kind), error.code, title_of(kind), str(error), error.problems)
+    document = problem_document(status_of(kind), error.code, title_of(kind), str(error), error.problems)
+    if isinstance(error, FunctionFailed):
+        document |= {"execution_id": error.execution_id, "error": error.error}
+    return document
 
 
 def problem_response(document: Any, headers: Mapping[str, str] | None = None) -> web.Response:

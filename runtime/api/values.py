@@ -55,6 +55,12 @@ def _parse_wait(value: Any) -> float:
     return seconds
 
 
+def _parse_number(value: Any) -> float:
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+        raise ValueError(f"must be a number, got {show(value)}")
+    return float(value)
+
+
 def _refuse_other_than_numbers(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a whole number, got {show(value)}")
@@ -72,6 +78,8 @@ WaitSeconds = Annotated[
 # As JSON Schema has whole numbers: 5 and 5.0, not "5" and not true. It stands last, around the bounds: these would
 # not be in the schema otherwise.
 WHOLE_NUMBER = BeforeValidator(_refuse_other_than_numbers)
+NUMBER = BeforeValidator(_parse_number)
+"""A number of a query, as JSON writes it. It stands last, too."""
 PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE_ITEMS, description="how many items at most"), WHOLE_NUMBER]
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION), WHOLE_NUMBER]
 DefinitionName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]

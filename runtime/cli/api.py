@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 from ... import __version__
@@ -63,4 +64,5 @@ def health_sources(runtime: Runtime) -> HealthSources:
         live=lambda execution_id: None if owner is None else owner.live(execution_id),
         unserved=lambda: runtime.deliveries.unserved,
         plugins_left_out=[plugin.name for plugin in runtime.catalogue.plugins if plugin.error is not None],
+        queued=lambda: runtime.pool.queued_by_handler() + Counter(runtime.deliveries.waiting),
     )

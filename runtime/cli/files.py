@@ -32,12 +32,29 @@ class DefinitionFile(NamedTuple):
 def read_definition(file: Path) -> DefinitionFile:
     """The definition in a file, not validated. Raises `UsageError` for one that cannot be read or is no JSON."""
     name = "standard input" if file == STANDARD_INPUT else str(file)
+    text = _read(file, name)
+    return DefinitionFile(name, text, _decoded(text, name))
+
+
+def read_json(option: str, value: str) -> Any:
+    """The JSON that an option was given: itself, `@FILE`, or `-` for standard input. Raises `UsageError`."""
+    if value == "-":
+        return _decoded(_read(STANDARD_INPUT, "standard input"), "standard input")
+    if value.startswith("@"):
+        return _decoded(_read(Path(value[1:]), value[1:]), value[1:])
+    return _decoded(value.encode("utf-8", "surrogateescape"), option)
+
+
+def _read(file: Path, name: str) -> bytes:
     try:
-        text = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
+        return sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
+
+
+def _decoded(text: bytes, name: str) -> Any:
     try:
-        return DefinitionFile(name, text, decode(text))
+        return decode(text)
     except InvalidJson as error:
         raise UsageError(f"{name} is not valid JSON: {error}") from None
 
@@ -47,15 +64,15 @@ def locate(error: CommandError, file: DefinitionFile) -> CommandError:
     return CommandError(f"{file.name}: {error}", error.code, file.located(error.problems))
 
 
-def parse_inputs(inputs: Sequence[str]) -> dict[str, Any]:
+def parse_inputs(inputs: Sequence[str], option: str = "--input") -> dict[str, Any]:
     """`["a=1", "b=x"]` as `{"a": 1, "b": "x"}`. Raises `UsageError` for one without `=` or a name given twice."""
     parameters: dict[str, Any] = {}
     for item in inputs:
         name, equals, text = item.partition("=")
         if not equals or not name:
-            raise UsageError(f"--input {item!r}: write it as name=value")
+            raise UsageError(f"{option} {item!r}: write it as name=value")
         if name in parameters:
-            raise UsageError(f"--input {name!r} is given twice")
+            raise UsageError(f"{option} {name!r} is given twice")
         try:
             parameters[name] = decode(text.encode("utf-8", "surrogateescape"))
         except InvalidJson:

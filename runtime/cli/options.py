@@ -143,6 +143,13 @@ def count(value: str) -> int:
     return int(value)
 
 
+def whole(value: str) -> int:
+    """A whole number of at least 0."""
+    if not value.isascii() or not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number")
+    return int(value)
+
+
 def seconds(value: str) -> float:
     """A time of at least 0."""
     try:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import limits
+from .function import FUNCTION_PREFIX
 from .input_schema import check_input_schema
 from .problem import Problem, did_you_mean, join_path, show
 from .shape import describe_errors
@@ -94,7 +95,8 @@ def validate_definition(document: object, handlers: Mapping[str, ConfigCheck]) -
     """Every problem of a definition; empty when it may run. `handlers` are the node types that exist."""
     problems, found = _shape_problems(document)
     if isinstance(document, Mapping):
-        others = _input_schema_problems(document.get("input_schema"))
+        others = _name_problems(document.get("name"))
+        others += _input_schema_problems(document.get("input_schema"))
         others += _Rules(_well_formed_nodes(document), handlers).check()
         problems += others
         found += len(others)
@@ -118,6 +120,12 @@ def _shape_problems(document: object) -> tuple[list[Problem], int]:
     except ValidationError as error:
         return describe_errors(error, WorkflowDefinition), error.error_count()
     return [], 0
+
+
+def _name_problems(name: object) -> list[Problem]:
+    if isinstance(name, str) and name.startswith(FUNCTION_PREFIX):
+        return [Problem("name", f"names that begin with {FUNCTION_PREFIX!r} are the engine's own; choose another")]
+    return []
 
 
 def _input_schema_problems(schema: object) -> list[Problem]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from .machine import Execution
@@ -27,6 +28,9 @@ class FairQueue:
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return chain.from_iterable(self._deliveries.values())
 
     def add(self, delivery: Delivery) -> None:
         """Queue a delivery behind those of its execution."""

@@ -259,7 +259,7 @@ def contains_template(value: Any) -> bool:
     return False
 
 
-def compile_config(config: Mapping[str, Any], place: str) -> tuple[CompiledConfig, list[Problem]]:
+def compile_config(config: Mapping[str, Any] | str, place: str) -> tuple[CompiledConfig, list[Problem]]:
     """Parse every template of a configuration. `place` is its path, as in `dag.nodes[3].config`."""
     compiler = _Compiler(place)
     part = compiler.compile(config, None, 0)

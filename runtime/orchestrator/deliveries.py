@@ -132,6 +132,11 @@ class Deliveries:
         """By handler that no live process has: how many nodes wait for it."""
         return {handler: len(self._waiting[handler]) for handler in self._unserved_since if self._waiting.get(handler)}
 
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """By handler that this process does not run: how many nodes wait for somebody who does."""
+        return {handler: len(queue) for handler, queue in self._waiting.items() if queue}
+
     def dispatch(self, ready: Iterable[tuple[Execution, int]]) -> None:
         """Let attempts run: here, or elsewhere."""
         for execution, node in self._pool.dispatch(ready):

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -133,6 +134,10 @@ class WorkerPool:
     def held_up(self) -> set[str]:
         """The handlers of which more wait here than may start."""
         return self._waiting.held_up
+
+    def queued_by_handler(self) -> Counter[str]:
+        """How many deliveries wait, by handler, as `Waiting` counts them."""
+        return self._waiting.count_by_handler()
 
     @property
     def attempts_in_hand(self) -> list[tuple[str, int, int]]:

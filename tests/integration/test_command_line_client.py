@@ -182,6 +182,52 @@ async def test_start_and_wait(command: Command, submit: Any) -> None:
     assert "There is no such definition" in missing.errors
 
 
+async def test_call_and_print_the_output(
+    command: Command, file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = await command("call", "input", "--field", "n=1", "--field", "text={{ x }}")
+    assert (done.code, done.document) == (0, {"n": 1, "text": "{{ x }}"})
+    path = file({"a": 1, "b": 2})
+    done = await command("call", "input", "--config", f"@{path}", "--field", "b=3", "--json")
+    assert (done.code, done.document["output_data"]) == (0, {"a": 1, "b": 3})
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"c": [1]}')))
+    assert (await command("call", "input", "--config", "-")).document == {"c": [1]}
+    assert (await command("call", "input")).document == {}
+
+
+async def test_call_without_waiting(command: Command) -> None:
+    called = await command("call", "wait_for_ever", "--no-wait", "--attempt-timeout", "0.05", "--max-retries", "0")
+    assert (called.code, called.errors.startswith("started; follow it: ")) == (0, True)
+    failed = await command("results", called.output.strip(), "--wait")
+    assert (failed.code, "node call failed at attempt 1: timeout" in failed.errors) == (1, True)
+    assert (await command("call", "wait_for_ever", "--timeout", "0.01")).code == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "There is no such function: no handler is called 'nothing'; there are call_external_service,"),
+        (["call_external_service"], "url: is required; add it"),
+        (["input", "--config", "[1]"], "--config: must be a JSON object"),
+        (["input", "--config", "{"], "--config is not valid JSON: "),
+        (["input", "--config", "@nowhere.json"], "cannot read nowhere.json: No such file or directory"),
+        (["input", "--field", "n"], "--field 'n': write it as name=value"),
+        (["input", "--no-wait", "--timeout", "1"], "--timeout does not go with --no-wait"),
+        (["input", "--max-retries", "101"], "query.max_retries: must be at most 100"),
+    ],
+)
+async def test_a_call_that_is_refused(command: Command, arguments: list[str], message: str) -> None:
+    done = await command("call", *arguments)
+    assert done.code == 2
+    assert message in done.errors
+
+
+async def test_a_call_that_fails(command: Command) -> None:
+    done = await command("call", "refuse")
+    assert (done.code, done.output) == (1, "")
+    assert done.errors.startswith("node call failed at attempt 1: ValueError: red ")
+
+
 async def test_list_by_filter_and_by_page(command: Command, submit: Any) -> None:
     ids = [await submit() for _ in range(3)]
     await command("trigger", ids[0], "--wait")
@@ -320,13 +366,13 @@ async def losing_answers(address: str) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-@pytest.mark.parametrize("verb", ["submit", "trigger", "start"])
+@pytest.mark.parametrize("verb", ["submit", "trigger", "start", "call"])
 async def test_a_lost_answer_does_not_start_it_twice(
     command: Command, submit: Any, file: Callable[..., Path], losing_answers: str, verb: str
 ) -> None:
     execution_id = await submit()
-    what: dict[str, object] = {"submit": file(HELLO), "trigger": execution_id, "start": "one"}
-    done = await command(verb, what[verb], "--url", losing_answers, "--json")
+    what: dict[str, object] = {"submit": file(HELLO), "trigger": execution_id, "start": "one", "call": "input"}
+    done = await command(verb, what[verb], *["--no-wait"] * (verb == "call"), "--url", losing_answers, "--json")
     assert done.code == 0
     listed = (await command("list", "--json")).document["items"]
     assert listed[0]["id"] == done.document["execution_id"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from api_client import Make, error_paths, problem
+import pytest
+from api_client import Make, error_paths, problem, results
 from pydantic import BaseModel
 
-from workflow_engine.plugins import NodeContext, handler
+from workflow_engine.plugins import Handler, NodeContext, handler
 from workflow_engine.runtime.known_handlers import KnownHandlers
 from workflow_engine.runtime.process import Runtime
+from workflow_engine.runtime.store.memory import MemoryStore
+from workflow_engine.runtime.transport.memory import MemoryBroker
 
 StartRuntime = Callable[..., Awaitable[Runtime]]
 
@@ -71,3 +75,82 @@ async def test_a_process_checks_definitions_by_what_another_runs(
     assert {*items} == {*without.catalogue, "paint"}
     assert items["paint"]["description"] == "Paint."
     assert items["paint"]["config_schema"] == Config.model_json_schema()
+
+
+@handler("left")
+async def left(_config: dict[str, Any], context: NodeContext) -> list[str]:
+    """Say what ran."""
+    return ["left", context.execution_id]
+
+
+@handler("right")
+async def right(config: dict[str, Any], context: NodeContext) -> list[Any]:
+    """Say what ran, and with what."""
+    return ["right", context.execution_id, config]
+
+
+@pytest.fixture
+def start_replica(start_runtime: StartRuntime) -> StartRuntime:
+    """`await start_replica("a", left)`: a replica with these handlers, on the store and the broker of this test."""
+    store = MemoryStore(4, time.monotonic, shared=True)
+    broker = MemoryBroker(lambda: time.time_ns() // 1_000_000)
+
+    async def start(name: str, *handlers: Handler) -> Runtime:
+        shared = {"store": store, "broker": broker, "backend": "distributed"}
+        return await start_runtime(replica_id=name, handlers=handlers, worker_heartbeat_interval=0.2, **shared)
+
+    return start
+
+
+async def test_each_node_runs_where_its_handler_is(start_replica: StartRuntime, make_api: Make) -> None:
+    replicas = [await start_replica("a", left), await start_replica("b", right)]
+    for replica in replicas:
+        while len(await replica.store.list_handlers(0)) < len(replica.catalogue) + 1:
+            await asyncio.sleep(0)
+    nodes = [
+        {"id": "l", "handler": "left"},
+        {"id": "r", "handler": "right", "dependencies": ["l"], "config": {"before": "{{ l.output[0] }}"}},
+    ]
+    for replica in replicas:
+        client = await make_api(replica)
+        assert (await client.post("/v1/definitions", json={"name": "both", "dag": {"nodes": nodes}})).status < 300
+        async with client.post("/v1/definitions/both/executions?wait=60") as response:
+            ended = await response.json()
+        assert ended["output_data"] == ["right", ended["id"], {"before": "left"}]
+        for name, config in (("left", []), ("right", [{"n": "{{ 1 }}"}])):
+            async with client.post(f"/v1/functions/{name}?wait=60", json={"n": "{{ 1 }}"}) as response:
+                execution_id = response.headers["Location"].rpartition("/")[2]
+                assert (response.status, await response.json()) == (200, [name, execution_id, *config])
+        async with client.get("/v1/functions") as response:
+            workers = {item["name"]: item["workers"] for item in (await response.json())["items"]}
+        assert (workers["left"], workers["right"], workers["input"]) == (["a"], ["b"], ["a", "b"])
+
+
+async def test_what_nobody_has_any_more_waits_and_says_so(
+    start_replica: StartRuntime, stop_runtime: Make, make_api: Make
+) -> None:
+    with_it = await start_replica("a", left, right)
+    while "right" not in await names_of(with_it):
+        await asyncio.sleep(0)
+    await stop_runtime(with_it)
+
+    client = await make_api(await start_replica("b", left))
+    reason = "waits for a worker that has the handler 'right'; none is alive"
+    key = {"Idempotency-Key": "the one call"}
+    called: dict[str, Any] = {"waiting": None}
+    while called["waiting"] is None:
+        async with client.post("/v1/functions/right?wait=0.05", headers=key) as response:
+            assert response.status == 202
+            called = await response.json()
+    assert called["waiting"] == reason
+    async with client.get(f"/v1/workflows/{called['execution_id']}") as response:
+        assert (await response.json())["waiting"] == {"call": reason}
+    async with client.get("/v1/functions/right") as response:
+        item = await response.json()
+    assert (item["workers"], item["running"], item["queued"]) == ([], 0, 1)
+    async with client.get("/v1/health") as response:
+        assert "1 for right" in (await response.json())["services"]["workers"]
+
+    await start_replica("c", right)
+    ended = await results(client, called["execution_id"])
+    assert ended["output_data"] == ["right", called["execution_id"], {}]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workflow_engine.plugins import NodeContext, handler
+from workflow_engine.runtime.api import models
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
 from workflow_engine.runtime.ports import DeadLetterFilter
 
@@ -37,7 +38,7 @@ async def submitted(start_runtime: Make, **settings: Any) -> str:
     return execution_id
 
 
-async def test_a_node_waits_for_its_handler_and_is_shown(start_runtime: Make, end_of: Make) -> None:
+async def test_a_node_waits_for_its_handler_and_is_shown(start_runtime: Make, end_of: Make, make_api: Make) -> None:
     execution_id = await submitted(start_runtime)
     runtime = await start_runtime(handlers=[here])
     with runtime.transport.follow(execution_id) as follower:
@@ -47,11 +48,18 @@ async def test_a_node_waits_for_its_handler_and_is_shown(start_runtime: Make, en
     assert runtime.deliveries.unserved == {"rare": 1}
     status = await runtime.engine.status(execution_id)
     assert (status.state, status.node_states["b"]) == (WorkflowState.RUNNING, NodeState.QUEUED)
+    assert status.unserved == {"b": "rare"}
+    client = await make_api(runtime)
+    async with client.get(f"/v1/workflows/{execution_id}") as response:
+        shown = await response.json()
+    assert models.ExecutionStatus.model_validate(shown)
+    assert shown["waiting"] == {"b": "waits for a worker that has the handler 'rare'; none is alive"}
     await runtime.stop()
 
     runtime = await start_runtime(handlers=[here, rare])
     ended = await end_of(runtime, execution_id)
     assert (ended.state, ended.output) == ("COMPLETED", "rare")
+    assert (await runtime.engine.status(execution_id)).unserved == {}
 
 
 async def test_what_waits_too_long_for_its_handler_becomes_a_dead_letter(start_runtime: Make, end_of: Make) -> None:

@@ -70,7 +70,8 @@ async def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     assert body["type"] == f"urn:workflow-engine:problem:{code}"
     assert body["title"]
     assert body["detail"]
-    assert set(body) <= {"type", "title", "status", "detail", "errors"}
+    more = {"execution_id", "error"} if code == "function-failed" else {"errors"}
+    assert set(body) <= {"type", "title", "status", "detail", *more}
     for error in body.get("errors", ()):
         assert set(error) == {"path", "message"}
         assert error["path"]

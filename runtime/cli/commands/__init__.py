@@ -1,6 +1,7 @@
 """The commands, one module each: `register` adds its parser, and imports nothing but options."""
 
 from . import (
+    call,
     cancel,
     completion,
     config,
@@ -31,6 +32,7 @@ COMMANDS = (
     submit,
     trigger,
     start,
+    call,
     status,
     results,
     cancel,

@@ -79,6 +79,11 @@ def _show(status: Mapping[str, Any]) -> None:
         if status[f"{name}_at"] is not None:
             print(printable(f"{name:<9}  {moment(status[f'{name}_at'])}"))
     print()
-    print_table(("node", "state"), status["node_states"].items())
+    waiting = status.get("waiting") or {}
+    rows = [(node_id, state, waiting.get(node_id, "")) for node_id, state in status["node_states"].items()]
+    if waiting:
+        print_table(("node", "state", ""), rows)
+    else:
+        print_table(("node", "state"), (row[:2] for row in rows))
     if status["error"] is not None:
         report(failure(status["error"]))
