@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from .. import __version__
 from ..config import Settings
 from ..plugins.discovery import Catalogue
 from ..plugins.handler import Handler
+from ..plugins.values import EngineProcess
 from .broker import Broker
 from .clock import Clock
 from .core.graph import NodeDefaults
 from .core.retry import RetryPolicy
 from .errors import SetupError
+from .plugin_hooks import PluginHooks
 from .ports import Store
 from .store.sqlite import SqliteStore
 from .worker.assignment import ChildSettings
@@ -93,6 +97,17 @@ def build_broker(settings: Settings) -> Broker:
         timeout_seconds=settings.redis_socket_timeout,
         strict=settings.environment == "prod",
     )
+
+
+def build_hooks(settings: Settings, catalogue: Catalogue, replica: str) -> PluginHooks:
+    """What calls the hooks of the plugins of this process."""
+    process = EngineProcess(
+        replica=replica,
+        roles=settings.runtime_roles,
+        engine_version=__version__,
+        settings=MappingProxyType(plugin_settings(settings)),
+    )
+    return PluginHooks(catalogue.plugins, process, settings.secrets_dir)
 
 
 def served_handlers(settings: Settings, catalogue: Catalogue) -> Mapping[str, Handler]:

@@ -26,6 +26,7 @@ from .core.backoff import Backoff
 from .core.deliveries import DeliveryKey, Heartbeat, Replicas, alive
 from .core.machine import Execution
 from .core.shares import partition_of
+from .core.state import WorkflowState
 from .definitions import Definitions
 from .engine import Engine
 from .errors import BrokerUnavailable
@@ -38,6 +39,7 @@ from .orchestrator.retention import Retention
 from .parts import (
     build_broker,
     build_gates,
+    build_hooks,
     build_isolation,
     build_store,
     node_defaults,
@@ -53,7 +55,7 @@ from .worker.announcer import Announcer
 from .worker.egress import SharedSession
 from .worker.pool import RunIsolated, WorkerPool
 from .worker.taker import Taker
-from .worker.tools import make_tools, no_secrets
+from .worker.tools import make_tools
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Runtime:
         self.catalogue = catalogue or discover(plugin_settings(settings), plugins)
         for notice in self.catalogue.notices:
             log.warning("%s", notice)
+        self.hooks = build_hooks(settings, self.catalogue, self.replica)
         self.handlers = served_handlers(settings, self.catalogue)
         self.store: Store = store or build_store(settings, self.clock)
         self.broker = build_broker(settings) if broker is None and settings.backend == "distributed" else broker
@@ -152,6 +155,7 @@ class Runtime:
         await self.store.open()
         if self.broker is not None:
             await self.broker.open()
+        await self.hooks.lifetimes.start()
         if self.has_role("worker"):
             self.pool.start()
         if self.shared is not None and self.heartbeats is not None:
@@ -209,6 +213,7 @@ class Runtime:
         if self._agents:
             await asyncio.wait(self._agents)
         await self.checkpoints.leave()
+        await self.hooks.lifetimes.stop()
         await self._isolation.close()
         await self._http.close()
         if self.broker is not None:
@@ -266,6 +271,12 @@ class Runtime:
         self.transport.publish((execution_id,))
         if self.heartbeats is not None:
             self.heartbeats.note_start()
+
+    def _note_finished(self, execution: Execution) -> None:
+        if execution.state is WorkflowState.FAILED:
+            log.info("execution %s failed: %s", execution.execution_id, execution.error)
+        if self.hooks.executions is not None:
+            self.hooks.executions(execution)
 
     async def _announce(self) -> bool:
         """Tell the others what runs here."""
@@ -342,11 +353,12 @@ class Runtime:
             run_isolated=run_isolated,
             tools=make_tools(
                 http=self._http.get,
-                secret=no_secrets,
+                secret=self.hooks.secrets.resolve,
                 clock=self.clock,
                 max_output_bytes=self.settings.max_node_output_bytes,
             ),
             gates=build_gates(self.handlers),
+            watch=self.hooks.attempts,
         )
 
     def _build_deliveries(self) -> Deliveries:
@@ -379,6 +391,7 @@ class Runtime:
             announce=self._announce,
             sweep_seconds=min(sweep_seconds, settings.orchestrator_recovery_timeout),
             recover_at_once=settings.worker_concurrency,
+            on_finished=self._note_finished,
         )
         self.deliveries.find_execution = owner.live
         if self.shared is not None:

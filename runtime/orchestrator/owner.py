@@ -68,11 +68,13 @@ class Owner:
         announce: Callable[[], Awaitable[bool]],
         sweep_seconds: float,
         recover_at_once: int,
+        on_finished: Callable[[Execution], None],
     ) -> None:
         """`announce` tells the other replicas what runs here; False when it cannot. `sweep_seconds`: between sweeps.
 
-        `recover_at_once`: how many of the attempts that a crash has left are tried at a time.
+        `recover_at_once`: how many attempts that a crash has left are tried at a time. `on_finished`: who is told.
         """
+        self._on_finished = on_finished
         self._leases = leases
         self._store = store
         self._transport = transport
@@ -85,7 +87,6 @@ class Owner:
         self._executions: dict[str, Execution] = {}
         self._timers = Timers()
         self._in_hand: list[Outcome] = []
-        self._at_work_on: str | None = None
         self._to_load: dict[str, None] = {}
         self._set_aside: dict[str, str] = {}
         self._commanded: Collection[str] = ()
@@ -146,7 +147,6 @@ class Owner:
 
     async def _turn(self) -> None:
         """One batch: take, load, decide, commit, act."""
-        self._at_work_on = None
         inbox = self._transport.take()
         self._in_hand += inbox.outcomes
         await self._attend()
@@ -155,7 +155,6 @@ class Owner:
         effects = Effects()
         await self._load(inbox.wake_ups, effects)
         outcomes = self._select_outcomes()
-        self._at_work_on = outcomes[0].execution_id if outcomes else None
         for outcome in outcomes:
             execution = self._executions.get(outcome.execution_id)
             if execution is not None:
@@ -292,8 +291,7 @@ class Owner:
         finished = [execution for execution in effects.finished if not execution.detached]
         for execution in finished:
             self._evict(execution)
-            if execution.state is WorkflowState.FAILED:
-                log.info("execution %s failed: %s", execution.execution_id, execution.error)
+            self._on_finished(execution)
         self._deliveries.cancel([e.execution_id for e in finished if e.state is not WorkflowState.COMPLETED])
         for execution in effects.touched.values():
             if execution.parked:
@@ -473,8 +471,8 @@ class Owner:
             self._rare_log.write(logging.ERROR, "start", f"starting over from the store in {backoff:g} s: {error}")
         else:
             log.error("starting over from the store in %g s: %s", backoff, error, exc_info=unexplained)
-        if self._at_work_on is not None and failures > 2 and unexplained is not None:
-            self._put_aside(self._at_work_on, f"{type(error).__name__}: {error}")
+        if self._in_hand and failures > 2 and unexplained is not None:
+            self._put_aside(self._in_hand[0].execution_id, f"{type(error).__name__}: {error}")
         self._caution.fall()
         for execution in list(self._executions.values()):
             self._evict(execution)
@@ -493,7 +491,10 @@ class Owner:
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()
         due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal())
-        due = min(due, self._recovery.next_due(), self._timers.next_due())
+        due = min(due, self._recovery.next_due())
+        timer_due = self._timers.next_due()
+        if timer_due is not None:
+            due = min(due, timer_due)
         if self._next_parked_due is not None:
             due = min(due, now + (self._next_parked_due - self._wall_clock.now()) / 1000)
         return max(0.0, due - now)

@@ -24,13 +24,14 @@ from ..clock import SystemClock, block
 from ..core.backoff import Backoff
 from ..core.machine import AttemptError
 from ..event_loop import run_to_end
+from ..plugin_hooks import Secrets
 from .assignment import BEGUN, ERROR, HEADER, LAST_WORDS_SECONDS, OUTPUT, READY, Assignment, frame, read_assignment
 from .attempt import begin, run_attempt
 from .egress import SharedSession
 from .failure import describe_failure
 from .pool import CLOSE_SECONDS
 from .surroundings import Surroundings, look_around
-from .tools import make_tools, no_secrets
+from .tools import make_tools
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +135,10 @@ async def _run(assignment: Assignment, catalogue: Catalogue, engine: _Engine) ->
     http = SharedSession(allow_private=assignment.settings.allow_private_addresses)
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
+    folder = assignment.settings.plugin_settings.get("secrets_dir")
+    secrets = Secrets(catalogue.plugins, folder if isinstance(folder, Path) else None)
     tools = make_tools(
-        http=http.get, secret=no_secrets, clock=SystemClock(), max_output_bytes=assignment.max_output_bytes
+        http=http.get, secret=secrets.resolve, clock=SystemClock(), max_output_bytes=assignment.max_output_bytes
     )
     running = asyncio.ensure_future(run_attempt(begin(assignment.delivery, handler, tools), tools))
     await asyncio.wait([running])

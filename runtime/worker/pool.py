@@ -22,6 +22,7 @@ from ..clock import Clock
 from ..core.machine import AttemptError, Execution, Outcome, hand_back, is_isolated, start
 from ..core.queue import Delivery
 from ..failpoints import failpoint
+from ..plugin_hooks import AttemptWatch
 from .attempt import Attempt, AttemptResult, Tools, begin, run_attempt
 from .failure import describe_failure, timed_out
 from .waiting import Gates, Waiting
@@ -82,8 +83,9 @@ class WorkerPool:
         run_isolated: RunIsolated,
         tools: Tools,
         gates: Mapping[str, Gates] = MappingProxyType({}),
+        watch: AttemptWatch | None = None,
     ) -> None:
-        """`gates`: what attempts have to pass, by handler, of those that have some.
+        """`gates`: what attempts have to pass, by handler, of those that have some. `watch`: who is told of attempts.
 
         `may_start` says of an execution whether something of it may start now; what may not is held.
 
@@ -99,6 +101,7 @@ class WorkerPool:
         self._run_isolated = run_isolated
         self._tools = tools
         self._waiting = Waiting(gates)
+        self._watch_attempts = watch
         self._held: list[Delivery] = []
         self._has_taken = False
         """Whether deliveries of other replicas' owners have ever been run here."""
@@ -293,6 +296,8 @@ class WorkerPool:
         self.started_count += 1
         failpoint("worker.attempt.start")
         self._on_start(execution.execution_id)
+        if self._watch_attempts is not None:
+            self._watch_attempts.started(delivery)
         context_before = contextvars.copy_context()
         usable = True
         output: bytes | None = None
@@ -339,18 +344,12 @@ class WorkerPool:
         if error is not None:
             jitter = self._clock.chance()
             _log_failure(delivery, error)
-        self._hand_in(
-            Outcome(
-                delivery.execution.execution_id,
-                delivery.node,
-                delivery.attempt,
-                output,
-                error,
-                slot.started_at,
-                self._clock.now(),
-                jitter,
-            )
-        )
+        execution, node, attempt = delivery
+        ended_at = self._clock.now()
+        outcome = Outcome(execution.execution_id, node, attempt, output, error, slot.started_at, ended_at, jitter)
+        self._hand_in(outcome)
+        if self._watch_attempts is not None:
+            self._watch_attempts.ended(delivery, outcome)
         self._note_drained()
 
     def _ended(self, slot: _Slot, task: asyncio.Task[None]) -> None:

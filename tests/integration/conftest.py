@@ -194,6 +194,7 @@ def start_runtime(tmp_path: Path, running_runtimes: list[Runtime]) -> Callable[.
     async def start(
         *,
         handlers: Iterable[Handler] = (),
+        plugins: Iterable[object] = (),
         clock: Clock | None = None,
         store: Store | None = None,
         broker: Broker | None = None,
@@ -201,7 +202,8 @@ def start_runtime(tmp_path: Path, running_runtimes: list[Runtime]) -> Callable[.
     ) -> Runtime:
         defaults = {"sqlite_path": tmp_path / "engine.db", "worker_graceful_shutdown_timeout": 0}
         loaded = load_settings(defaults | settings)
-        runtime = Runtime(loaded, clock=clock, store=store, broker=broker, plugins=[HandlersPlugin(handlers)])
+        given = [HandlersPlugin(handlers), *plugins]
+        runtime = Runtime(loaded, clock=clock, store=store, broker=broker, plugins=given)
         running_runtimes.append(runtime)
         await runtime.start()
         return runtime

@@ -48,7 +48,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runtime/known_handlers.py": PORTS,
     "runtime/orchestrator": FOUNDATION | {"runtime/graphs.py", "observability"},
     "runtime/event_loop.py": frozenset(),
-    "runtime/worker": FOUNDATION | {"runtime/event_loop.py", "runtime/graphs.py", "plugins", "observability"},
+    "runtime/plugin_hooks.py": PORTS | {"plugins", "observability"},
+    "runtime/worker": FOUNDATION
+    | {"runtime/event_loop.py", "runtime/graphs.py", "runtime/plugin_hooks.py", "plugins", "observability"},
     "runtime/definitions.py": FOUNDATION | {"runtime/graphs.py", "runtime/known_handlers.py"},
     "runtime/dead_letters.py": FOUNDATION,
     "runtime/engine.py": FOUNDATION | {"runtime/graphs.py", "runtime/definitions.py", "runtime/dead_letters.py"},
@@ -291,8 +293,8 @@ def time_or_chance(root: Path) -> list[str]:
 
 
 def environment_outside_config(root: Path) -> list[str]:
-    """Only the settings read environment variables."""
-    return names_matching(ENVIRONMENT_NAMES, root, "config")
+    """Only the settings read environment variables, and what looks for the secrets of handlers there."""
+    return names_matching(ENVIRONMENT_NAMES, root, "config", "plugins/secrets.py")
 
 
 def is_constant(node: ast.expr) -> bool:

@@ -1,7 +1,6 @@
 """The commands, one module each: `register` adds its parser, and imports nothing but options."""
 
 from . import (
-    bundle,
     call,
     cancel,
     completion,
@@ -47,7 +46,6 @@ COMMANDS = (
     config,
     migrate,
     copy_store,
-    bundle,
     doctor,
     completion,
 )
