@@ -87,6 +87,7 @@ class Owner:
         self._executions: dict[str, Execution] = {}
         self._timers = Timers()
         self._in_hand: list[Outcome] = []
+        self._at_work_on: str | None = None
         self._to_load: dict[str, None] = {}
         self._set_aside: dict[str, str] = {}
         self._commanded: Collection[str] = ()
@@ -147,6 +148,7 @@ class Owner:
 
     async def _turn(self) -> None:
         """One batch: take, load, decide, commit, act."""
+        self._at_work_on = None
         inbox = self._transport.take()
         self._in_hand += inbox.outcomes
         await self._attend()
@@ -155,6 +157,7 @@ class Owner:
         effects = Effects()
         await self._load(inbox.wake_ups, effects)
         outcomes = self._select_outcomes()
+        self._at_work_on = outcomes[0].execution_id if outcomes else None
         for outcome in outcomes:
             execution = self._executions.get(outcome.execution_id)
             if execution is not None:
@@ -471,8 +474,8 @@ class Owner:
             self._rare_log.write(logging.ERROR, "start", f"starting over from the store in {backoff:g} s: {error}")
         else:
             log.error("starting over from the store in %g s: %s", backoff, error, exc_info=unexplained)
-        if self._in_hand and failures > 2 and unexplained is not None:
-            self._put_aside(self._in_hand[0].execution_id, f"{type(error).__name__}: {error}")
+        if self._at_work_on is not None and failures > 2 and unexplained is not None:
+            self._put_aside(self._at_work_on, f"{type(error).__name__}: {error}")
         self._caution.fall()
         for execution in list(self._executions.values()):
             self._evict(execution)
@@ -491,10 +494,7 @@ class Owner:
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()
         due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal())
-        due = min(due, self._recovery.next_due())
-        timer_due = self._timers.next_due()
-        if timer_due is not None:
-            due = min(due, timer_due)
+        due = min(due, self._recovery.next_due(), self._timers.next_due())
         if self._next_parked_due is not None:
             due = min(due, now + (self._next_parked_due - self._wall_clock.now()) / 1000)
         return max(0.0, due - now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 
 from ..core.machine import Execution
 
@@ -25,9 +26,9 @@ class Timers:
         heapq.heappush(self._heap, (due, self._count, execution, node))
         self._pending[execution] = self._pending.get(execution, 0) + 1
 
-    def next_due(self) -> float | None:
-        """When the earliest is due, or None."""
-        return self._heap[0][0] if self._heap else None
+    def next_due(self) -> float:
+        """When the earliest is due; infinity when there is none."""
+        return self._heap[0][0] if self._heap else math.inf
 
     def take_due(self, now: float) -> list[tuple[Execution, int]]:
         """Take out what is due and still wanted."""

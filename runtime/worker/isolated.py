@@ -247,10 +247,7 @@ async def _start() -> _Child:
         ours.setblocking(False)
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                # The path is sent; what is printed is seen although the process may die; a dying one leaves its trace.
-                *("-P", "-u", "-X", "faulthandler"),
-                *(f"-W{option}" for option in sys.warnoptions),
+                *_python(),
                 *("-m", MODULE, str(theirs.fileno())),
                 stdin=DEVNULL,
                 stdout=STANDARD_ERROR if sys.__stderr__ else DEVNULL,
@@ -262,6 +259,15 @@ async def _start() -> _Child:
         ours.close()
         raise
     return _Child(process, ours)
+
+
+def _python() -> Sequence[str]:
+    """What starts the Python of this process once more. In a binary it takes `-m` alone, and sees to the rest."""
+    if getattr(sys, "frozen", False):
+        return (sys.executable,)
+    # The path is sent; what is printed is seen although the process may die; a dying one leaves its trace.
+    options = ("-P", "-u", "-X", "faulthandler", *(f"-W{option}" for option in sys.warnoptions))
+    return (sys.executable, *options)
 
 
 def _death(code: int | None, has_begun: bool) -> AttemptError:

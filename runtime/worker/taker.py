@@ -206,7 +206,7 @@ class Taker:
         for partition in list(self._dirty):
             try:
                 found = await self._broker.take(partition, handlers, room - len(taken), self._replica)
-            except BrokerUnavailable:
+            except Exception:  # whatever it is, what was taken before goes on
                 if not taken:
                     raise
                 break
@@ -233,7 +233,7 @@ class Taker:
         """Ask for permission, and start what may."""
         try:
             permitted = await self._ask([(each.task.key, each.task.definition_id) for each in taken])
-        except BackendError:
+        except Exception:
             await self._give_back_in_time(taken)
             raise
         await self._refuse([each.task.key for each in taken if each.task.key not in permitted])
@@ -297,7 +297,7 @@ class Taker:
             return
         try:
             permitted = await self._ask(keys)
-        except BackendError:
+        except Exception:
             self._pool.hold(held)
             raise
         for key, _ in keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 
 from workflow_engine.runtime.core.graph import NodeDefaults, compile_graph
@@ -32,7 +33,7 @@ def test_what_is_due_comes_out_in_order_and_once() -> None:
     assert timers.take_due(10.0) == [(execution, 0)]
     assert timers.take_due(30.0) == [(execution, 1)]
     assert timers.take_due(30.0) == []
-    assert timers.next_due() is None
+    assert timers.next_due() == math.inf
 
 
 def test_what_is_forgotten_does_not_come_out() -> None:

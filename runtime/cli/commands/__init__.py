@@ -1,6 +1,7 @@
 """The commands, one module each: `register` adds its parser, and imports nothing but options."""
 
 from . import (
+    bundle,
     call,
     cancel,
     completion,
@@ -46,6 +47,7 @@ COMMANDS = (
     config,
     migrate,
     copy_store,
+    bundle,
     doctor,
     completion,
 )

@@ -26,6 +26,7 @@ from workflow_engine.runtime.worker.isolated import Isolation
 Make = Callable[..., Awaitable[Any]]
 
 MIB = 1024 * 1024
+ENTRY = Path(__file__).parents[3] / "deploy" / "binary" / "entry.py"
 
 
 # --- the same as here -----------------------------------------------------------------------------------
@@ -187,6 +188,23 @@ async def test_what_a_dying_process_says_is_in_the_log(apart: Any, capfd: pytest
     assert "complained before the end\n" in shown.err
     assert "Fatal Python error: Segmentation fault" in shown.err
     assert "in _segmentation_fault" in shown.err
+
+
+async def test_in_a_binary_the_binary_is_started_once_more(
+    apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "workflow-engine"
+    file.write_text(f'#!/bin/sh\nexec {sys.executable} {ENTRY} "$@"\n')
+    file.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(file))
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    output, _ = await apart(an_attempt("give", {"value": 1}))
+    assert output == b"1"
+    await apart(an_attempt("print"))
+    await apart(an_attempt("die", {"how": "segmentation fault"}))
+    shown = capfd.readouterr().err
+    assert "printed before the end\n" in shown
+    assert "Fatal Python error: Segmentation fault" in shown
 
 
 async def test_a_trace_of_a_handler_is_in_the_log(apart: Any, capfd: pytest.CaptureFixture[str]) -> None:

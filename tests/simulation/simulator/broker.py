@@ -95,13 +95,13 @@ class SimulatedBroker:
         return await self._ask(lambda: self._server.look(partition))
 
     async def beat(self, heartbeat: Heartbeat) -> Replicas:
-        return await self._ask(lambda: self._server.beat(heartbeat))
+        return await self._ask(lambda: self._server.beat(heartbeat), vital=True)
 
     async def read_replicas(self) -> Replicas:
-        return await self._ask(self._server.read_replicas)
+        return await self._ask(self._server.read_replicas, vital=True)
 
     async def retire(self, replica: str) -> None:
-        await self._ask(lambda: self._server.retire(replica))
+        await self._ask(lambda: self._server.retire(replica), vital=True)
 
     async def take_permits(
         self, handler: str, limits: Limits, asks: Sequence[Ask], lease_milliseconds: int | None
@@ -135,8 +135,8 @@ class SimulatedBroker:
     async def health(self) -> BrokerHealth:
         return await self._server.health()
 
-    async def _ask(self, effect: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Have the server do it, and hear what came of it, or not."""
+    async def _ask(self, effect: Callable[[], Coroutine[Any, Any, Result]], *, vital: bool = False) -> Result:
+        """Have the server do it, and hear what came of it, or not. `vital`: a process may end of a fault in it."""
         world = self._world
         await self._pause()
         if self._server.stopped or world.strikes("broker_unavailable"):
@@ -148,6 +148,8 @@ class SimulatedBroker:
             raise BrokerUnavailable("simulated: no answer")
         result = await answer
         await self._pause()
+        if not vital and world.strikes("broker_stumbles"):
+            raise AttributeError("simulated: a fault of the client")
         return result
 
     async def _do(self, effect: Callable[[], Coroutine[Any, Any, Result]], answer: asyncio.Future[Result]) -> None:

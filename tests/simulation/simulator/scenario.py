@@ -131,7 +131,7 @@ class Process:
         """kill -9."""
         self._world.note(f"kill {self.host}")
         self._world.loop.kill(self.host)
-        if self.runtime is not None and self.runtime.agent_faults:
+        if self.runtime is not None and self.runtime.agent_faults and not self._world.rates.broker_stumbles:
             self._world.violated(f"an agent of {self.host} failed in a way that nobody can explain")
         self.runtime = None
         if not self._died.done():

@@ -34,6 +34,7 @@ class FaultRates:
     broker_stopped: float = 0.0
     broker_wiped: float = 0.0
     broker_cut: float = 0.0
+    broker_stumbles: float = 0.0
     news_lost: float = 0.0
 
     @classmethod
@@ -61,6 +62,7 @@ class FaultRates:
             broker_wiped=rate(0.5),
             broker_cut=rate(0.3),
             news_lost=rate(0.5),
+            broker_stumbles=rate(0.15),
         )
 
 
