@@ -38,7 +38,7 @@ class Output(BaseModel):
     text: str
 
 
-@handler("repeat", config=Config, output=Output)
+@handler("repeat", config=Config, output=Output, timeout_seconds=30, max_running=7)
 async def repeat(config: Config, _context: NodeContext) -> dict[str, Any]:
     """Repeat lines."""
     return {"text": "".join(line.text * line.count for line in config.lines)}
@@ -236,6 +236,8 @@ async def test_a_function_is_shown_with_its_schemas_and_who_runs_it(client: Clie
     item = await get(client, "/v1/functions/repeat")
     assert item in listed["items"]
     assert item["config_schema"] == Config.model_json_schema()
+    assert item["output_schema"] == Output.model_json_schema()
+    assert item["declared"] == {"lane": "async", "timeout_seconds": 30, "max_running": 7}
     assert item["workers"] == [runtime.replica]
     assert (item["running"], item["queued"]) == (0, 0)
 
@@ -265,6 +267,8 @@ async def test_each_function_is_described(client: Client, make_api: Make, runtim
     config = document["components"]["schemas"]["function.repeat.config"]
     assert config["properties"]["lines"]["items"] == {"$ref": "#/components/schemas/function.repeat.config/$defs/Line"}
     assert config["$defs"]["Line"]["properties"].keys() == Line.model_fields.keys()
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/function.repeat.output"}
     assert not [each for each in operation["parameters"] if each["in"] == "path"]
     assert "/v1/functions/nothing" in document["paths"]
 
