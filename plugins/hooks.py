@@ -24,9 +24,6 @@ from .values import (
     PluginRoute,
 )
 
-PLUGIN_API_VERSION = "1.0"
-"""What this engine offers to plugins. The first number is raised by what breaks them, the second by what is added."""
-
 ENTRY_POINT_GROUP = "workflow_engine"
 
 VERSION_ATTRIBUTE = "workflow_engine_api"

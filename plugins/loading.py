@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import pluggy
 
+from ..runtime.core.plugin_api import PLUGIN_API_VERSION
 from .handler import Handler
-from .hooks import ENTRY_POINT_GROUP, HOOKS, PLAIN_HOOKS, PLUGIN_API_VERSION, VERSION_ATTRIBUTE, HookSpecifications
+from .hooks import ENTRY_POINT_GROUP, HOOKS, PLAIN_HOOKS, VERSION_ATTRIBUTE, HookSpecifications
 from .schemas import CONFIG_MODE, OUTPUT_MODE, SchemaFault, schema_text
 from .sources import OWN_DISTRIBUTION, Origin, Source
 

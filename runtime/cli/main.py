@@ -20,9 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.version:
-        from ... import __version__
+        from .version import version_text
 
-        print(f"workflow-engine {__version__}")
+        print(version_text())
         return 0
     if options.command is None:
         parser.print_help(sys.stderr)
@@ -54,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument(
+        "--version", action="store_true", help="print the versions of the engine, its plugin API, Python and the system"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
     for command in COMMANDS:
         command.register(commands)

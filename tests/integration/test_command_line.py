@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,18 +14,31 @@ import pytest
 
 from workflow_engine import __version__
 from workflow_engine.runtime.cli.main import main
+from workflow_engine.runtime.core.plugin_api import PLUGIN_API_VERSION
 
 Make = Callable[..., Awaitable[Any]]
 
 
 async def test_version(run: Make) -> None:
-    assert await run("--version") == (0, f"workflow-engine {__version__}\n", "")
+    code, output, errors = await run("--version")
+    assert (code, errors) == (0, "")
+    engine, plugin_api, python, system = output.splitlines()
+    assert engine == f"workflow-engine {__version__}"
+    assert plugin_api == f"plugin API {PLUGIN_API_VERSION}"
+    assert python == f"{platform.python_implementation()} {platform.python_version()}"
+    assert system.startswith(f"{platform.system()} {platform.machine()}")
+
+
+def test_version_in_a_binary(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert main(["--version"]) == 0
+    assert f" {platform.python_version()}, frozen into a binary\n" in capsys.readouterr().out
 
 
 async def test_version_does_not_need_sound_settings_or_plugins(run: Make, install_plugin: Callable[..., None]) -> None:
     install_plugin(source="raise RuntimeError('broken')")
     code, output, _ = await run("--version", API_PORT="many")
-    assert (code, output) == (0, f"workflow-engine {__version__}\n")
+    assert (code, output.partition("\n")[0]) == (0, f"workflow-engine {__version__}")
 
 
 async def test_without_a_command_it_says_what_there_is(run: Make) -> None:

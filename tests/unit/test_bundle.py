@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from zipfile import ZipFile, ZipInfo
 
 import pytest
-from wheels import make_wheel
+from distributions import PYTHON_TAG, files_of, write_wheel
 
 from workflow_engine.runtime.cli.bundle import make_bundle, running_binary
 from workflow_engine.runtime.cli.bundled import FOLDER, bring_in_plugins
@@ -37,15 +39,27 @@ def contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def plugin(folder: Path, name: str = "bundled-a", **options: object) -> Path:
-    module = name.replace("-", "_")
-    files = {f"{module}.py": f"NAME = {name!r}\n"}
-    return make_wheel(folder, name, files, **{"entry_points": {name: module}} | options)  # type: ignore[arg-type]
+def make_wheel(
+    folder: Path,
+    name: str,
+    module: str,
+    *,
+    requires: Sequence[str] = (),
+    version: str = "1.0",
+    tag: str = PYTHON_TAG,
+    plugins: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    files = files_of(name, {f"{module}.py": f"NAME = {name!r}\n"}, plugins, version, requires)
+    return write_wheel(folder, name, files, version, tag)
+
+
+def plugin(folder: Path, **options: Any) -> Path:
+    return make_wheel(folder, "bundled-a", "bundled_a", **{"plugins": {"bundled-a": "bundled_a"}} | options)
 
 
 def test_what_was_put_in_comes_out(binary: Path, contents: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
-    needed = make_wheel(tmp_path, "bundled-b", {"bundled_b.py": "NAME = 'b'\n"}, version="2.1")
+    needed = make_wheel(tmp_path, "bundled-b", "bundled_b", version="2.1")
     bundle = make_bundle(binary, [plugin(tmp_path, requires=["bundled_b>=2"]), needed], made)
     assert list(map(str, bundle.wheels)) == ["bundled-a 1.0", "bundled-b 2.1"]
     assert made.read_bytes().startswith(CONTENT)
@@ -55,7 +69,7 @@ def test_what_was_put_in_comes_out(binary: Path, contents: Path, tmp_path: Path)
 
     bring_in_plugins(made, contents)
     assert sys.path[-1] == str(contents / FOLDER)
-    assert [importlib.import_module(name).NAME for name in ("bundled_a", "bundled_b")] == ["bundled-a", "b"]
+    assert [importlib.import_module(name).NAME for name in ("bundled_a", "bundled_b")] == ["bundled-a", "bundled-b"]
     [entry] = metadata.entry_points(group="workflow_engine", name="bundled-a")
     assert entry.dist is not None
     assert (entry.value, entry.dist.name, entry.dist.version) == ("bundled_a", "bundled-a", "1.0")
@@ -94,7 +108,7 @@ def test_files_are_where_an_installer_puts_them(binary: Path, contents: Path) ->
 
 
 def test_what_every_binary_has_is_left_out(binary: Path) -> None:
-    wheels = [plugin(binary.parent, requires=["pluggy>=1"]), make_wheel(binary.parent, "pluggy", {"pluggy.py": ""})]
+    wheels = [plugin(binary.parent, requires=["pluggy>=1"]), make_wheel(binary.parent, "pluggy", "pluggy")]
     bundle = make_bundle(binary, wheels, binary.parent / "made")
     assert list(map(str, bundle.wheels)) == ["bundled-a 1.0"]
     assert list(map(str, bundle.left_out)) == ["pluggy 1.0"]
@@ -133,10 +147,10 @@ def without_metadata(folder: Path) -> list[Path]:
         (lambda folder: [plugin(folder, requires=["pluggy<1"])], "needs pluggy<1, and there is 1."),
         (lambda folder: [plugin(folder), plugin(folder, version="2")], "bundled-a 1.0 is given as well"),
         (
-            lambda folder: [plugin(folder), make_wheel(folder, "bundled-b", {"bundled_a.py": ""})],
+            lambda folder: [plugin(folder), make_wheel(folder, "bundled-b", "bundled_a")],
             "has a file bundled_a.py, as bundled-a 1.0 does",
         ),
-        (lambda folder: [plugin(folder, entry_points=None)], "none of the wheels is a plugin"),
+        (lambda folder: [plugin(folder, plugins={})], "none of the wheels is a plugin"),
         (lambda folder: [plugin(folder, requires=["x; extra == 'y'", "z; python_version < '3'"])], None),
     ],
 )

@@ -15,8 +15,9 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from workflow_engine.config import load_settings
 from workflow_engine.plugins import Handler, NodeContext, handler, hookimpl
 from workflow_engine.plugins.discovery import Catalogue, Plugin, PluginError, discover
-from workflow_engine.plugins.hooks import HOOKS, PLUGIN_API_VERSION
+from workflow_engine.plugins.hooks import HOOKS
 from workflow_engine.plugins.sources import Origin, Policy
+from workflow_engine.runtime.core.plugin_api import PLUGIN_API_VERSION
 from workflow_engine.runtime.parts import plugin_settings
 
 BUILT_IN = {"input", "output", "call_external_service", "llm_service"}
