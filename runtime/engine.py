@@ -29,6 +29,7 @@ from .errors import (
     ExecutionConflict,
     ExecutionNotFound,
     InvalidInput,
+    NodeNotFound,
     NotAccepting,
     PayloadTooLarge,
 )
@@ -72,6 +73,16 @@ class ExecutionStatus(NamedTuple):
     retry_of: str | None
     unserved: Mapping[str, str]
     """By node that waits for a handler that no live worker has, as far as this process knows: the handler."""
+
+
+class NodeSeen(NamedTuple):
+    """A node of an execution as it stands. `cancelled`: whether a cancel waits to be taken in."""
+
+    record: ExecutionRecord
+    execution: Execution
+    node: int
+    state: NodeState
+    cancelled: bool
 
 
 class ExecutionResults(NamedTuple):
@@ -290,16 +301,9 @@ class Engine:
 
     async def status(self, execution_id: str) -> ExecutionStatus:
         """An execution and its nodes: the store's word, and RUNNING where some process runs a node now."""
-        # Taken first: what is in memory is then never older than what is read.
-        live = self._live(execution_id)
-        loaded = await self._store.read_execution_state(execution_id)
-        if loaded is None:
-            raise ExecutionNotFound(execution_id)
-        record = loaded.record
-        graph = await self._graphs.get(record.definition_id)
-        others = await self._others() if live is None and record.state is WorkflowState.RUNNING else ()
-        execution = _as_it_stands(graph, loaded, live, others)
-        states = _node_states(record, graph, execution)
+        live, loaded, others, execution = await self._see(execution_id)
+        record, graph = loaded.record, execution.graph
+        states = _node_states(record, execution)
         unserved = self._unserved() if live is not None else _not_served(graph, others)
         return ExecutionStatus(
             record.execution_id,
@@ -319,6 +323,28 @@ class Engine:
             if unserved
             else {},
         )
+
+    async def node(self, execution_id: str, node_id: str) -> NodeSeen:
+        """A node of an execution. Raises `ExecutionNotFound`, `NodeNotFound`."""
+        _, loaded, _, execution = await self._see(execution_id)
+        node = execution.graph.index_of.get(node_id)
+        if node is None:
+            raise NodeNotFound(node_id, execution.graph.node_ids)
+        state = _node_states(loaded.record, execution)[node_id]
+        cancelled = any(not command.consumed for command in loaded.commands)
+        return NodeSeen(loaded.record, execution, node, state, cancelled)
+
+    async def _see(self, execution_id: str) -> tuple[Execution | None, LoadedExecution, Sequence[Heartbeat], Execution]:
+        """An execution as it is in memory, as it is stored, what others say, and what all that adds up to."""
+        # Taken first: what is in memory is then never older than what is read.
+        live = self._live(execution_id)
+        loaded = await self._store.read_execution_state(execution_id)
+        if loaded is None:
+            raise ExecutionNotFound(execution_id)
+        record = loaded.record
+        graph = await self._graphs.get(record.definition_id)
+        others = await self._others() if live is None and record.state is WorkflowState.RUNNING else ()
+        return live, loaded, others, _as_it_stands(graph, loaded, live, others)
 
     async def results(
         self, execution_id: str, wait_seconds: float = 0.0, wanted: Callable[[], bool] = lambda: True
@@ -415,21 +441,27 @@ def _as_it_stands(
     if execution.terminal or record.started_at is None:
         return execution
     elsewhere = {(k.node, k.attempt) for each in others for k in each.attempts if k.execution_id == record.execution_id}
-    for node, state in enumerate(execution.node_states):
-        if state is NodeState.QUEUED and (
-            (live is not None and live.node_states[node] is not NodeState.QUEUED)
-            or (node, execution.attempts[node]) in elsewhere
+    for node in range(graph.size):
+        in_memory = None if live is None else live.node_states[node]
+        if node in execution.retry_at and (
+            in_memory not in (None, NodeState.PENDING) or (node, execution.attempts[node] + 1) in elsewhere
+        ):
+            # No row tells that the time of a retry has come.
+            del execution.retry_at[node]
+            execution.attempts[node] += 1
+            execution.node_states[node] = NodeState.QUEUED
+        if execution.node_states[node] is NodeState.QUEUED and (
+            in_memory not in (None, NodeState.QUEUED) or (node, execution.attempts[node]) in elsewhere
         ):
             execution.node_states[node] = NodeState.RUNNING
     return execution
 
 
-def _node_states(record: ExecutionRecord, graph: Graph, execution: Execution) -> Mapping[str, NodeState]:
+def _node_states(record: ExecutionRecord, execution: Execution) -> Mapping[str, NodeState]:
     if record.started_at is None:
-        return dict.fromkeys(
-            graph.node_ids, NodeState.PENDING if record.state is WorkflowState.PENDING else NodeState.CANCELLED
-        )
-    return dict(zip(graph.node_ids, execution.node_states, strict=True))
+        state = NodeState.PENDING if record.state is WorkflowState.PENDING else NodeState.CANCELLED
+        return dict.fromkeys(execution.graph.node_ids, state)
+    return dict(zip(execution.graph.node_ids, execution.node_states, strict=True))
 
 
 def _not_served(graph: Graph, others: Sequence[Heartbeat]) -> Collection[str]:

@@ -71,6 +71,16 @@ class DefinitionNotFound(CallerError):
         super().__init__(f"there is no {wanted} {name[:100]!r}")
 
 
+class NodeNotFound(CallerError):
+    """There is no such node"""
+
+    code: ClassVar[str] = "node-not-found"
+
+    def __init__(self, node_id: str, known: Sequence[str]) -> None:
+        there = ", ".join(known[:MAX_NAMES_SHOWN]) + ("" if len(known) <= MAX_NAMES_SHOWN else ", ...")
+        super().__init__(f"the execution has no node {show(node_id)}{did_you_mean(node_id, known)}; there are {there}")
+
+
 class FunctionNotFound(CallerError):
     """There is no such function"""
 

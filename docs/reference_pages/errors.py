@@ -40,6 +40,7 @@ REMEDIES: dict[str, str] = {
     "invalid-input": "Correct the parameters at each path of `errors`; the definition's `input_schema` says what fits.",
     "key-not-found": "Check the id in the list of keys; one that was revoked cannot be revoked again.",
     "method-not-allowed": "Use a method of the `Allow` header.",
+    "node-not-found": "Use the id of one of the nodes that the message has.",
     "not-found": "Check the address; the reference lists every endpoint.",
     "overloaded": "Send the request again after `Retry-After`; send fewer at the same time.",
     "partition-lost": "Nothing to do: another process has taken over this partition, and goes on with it.",

@@ -20,6 +20,7 @@ from .function_routes import FunctionRoutes
 from .health_routes import HealthRoutes
 from .key_routes import KeyRoutes
 from .keys import Keys
+from .node_routes import NodeRoutes
 from .options import ApiOptions, HealthSources
 from .problems import problems_middleware
 from .replica_routes import ReplicaRoutes
@@ -78,6 +79,7 @@ def build_routes(
     routes: list[Route] = [
         *SubmitRoutes(engine, options).routes(),
         *ExecutionRoutes(engine).routes(),
+        *NodeRoutes(engine, health, clock).routes(),
         *DeadLetterRoutes(engine).routes(),
         *DefinitionRoutes(engine, options).routes(),
         *StartRoutes(engine, clock, options).routes(),

@@ -100,6 +100,28 @@ class ExecutionStatus(AnswerModel):
     )
 
 
+class NodeWaiting(AnswerModel):
+    """What a node waits for: the first thing in its way."""
+
+    for_: Literal["trigger", "predecessors", "cancel", "partition", "retry", "handler", "limit", "slot"] = Field(
+        alias="for"
+    )
+    message: str = Field(description="the same in words")
+    nodes: list[str] = Field(description="its predecessors that have not completed, if it waits for those")
+    until: Time | None = Field(description="when its retry is due, if it waits for that")
+
+
+class NodeStatus(AnswerModel):
+    """A node of an execution as it stands."""
+
+    execution_id: Id
+    node_id: str
+    handler: str
+    state: NodeState
+    attempt: int = Field(description="the number of its current or last attempt; 0 before the first one")
+    waiting: NodeWaiting | None = Field(description="why it does not run; null when it does, or has ended")
+
+
 class ExecutionResults(AnswerModel):
     """What an execution came to."""
 

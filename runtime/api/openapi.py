@@ -31,6 +31,7 @@ SECURITY: Sequence[dict[str, list[str]]] = ({"bearer": []}, {"header": []})
 
 _PATH_PARAMETERS = {
     "execution_id": "the id of an execution",
+    "node_id": "the id of a node",
     "name": "the name of a definition, or of a function",
     "key_id": "the id of an API key",
 }

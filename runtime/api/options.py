@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..broker import BrokerHealth
@@ -44,6 +44,8 @@ class HealthSources:
     execution that it has in memory; `unserved`, by handler that no live process has, how many of its nodes wait;
     `queued`, by handler, how many of its attempts wait for whoever runs them.
 
+    Of the role worker: `held_up`, the handlers of which more wait here than may start.
+
     `plugins_left_out`: those that this process does without because they cannot be used.
     """
 
@@ -62,3 +64,4 @@ class HealthSources:
     unserved: Callable[[], Mapping[str, int]] = dict
     plugins_left_out: Sequence[str] = ()
     queued: Callable[[], Mapping[str, int]] = dict
+    held_up: Callable[[], Collection[str]] = tuple

@@ -64,5 +64,6 @@ def health_sources(runtime: Runtime) -> HealthSources:
         live=lambda execution_id: None if owner is None else owner.live(execution_id),
         unserved=lambda: runtime.deliveries.unserved,
         plugins_left_out=[plugin.name for plugin in runtime.catalogue.plugins if plugin.error is not None],
+        held_up=lambda: runtime.pool.held_up,
         queued=lambda: runtime.pool.queued_by_handler() + Counter(runtime.deliveries.waiting),
     )

@@ -222,6 +222,19 @@ async def test_a_call_that_is_refused(command: Command, arguments: list[str], me
     assert message in done.errors
 
 
+async def test_why(command: Command, submit: Any) -> None:
+    execution_id = await submit()
+    done = await command("why", execution_id)
+    assert done.code == 0
+    assert done.output.splitlines()[1].split(maxsplit=2) == ["n", "PENDING", "waits for the execution to be triggered"]
+    await command("trigger", execution_id, "--wait")
+    assert (await command("why", execution_id, "--json")).document == {"items": []}
+    [node] = (await command("why", execution_id, "n", "--json")).document["items"]
+    assert (node["state"], node["waiting"]) == ("COMPLETED", None)
+    missing = await command("why", execution_id, "m")
+    assert (missing.code, "the execution has no node 'm'; there are n" in missing.errors) == (2, True)
+
+
 async def test_a_call_that_fails(command: Command) -> None:
     done = await command("call", "refuse")
     assert (done.code, done.output) == (1, "")

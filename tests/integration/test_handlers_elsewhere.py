@@ -145,6 +145,8 @@ async def test_what_nobody_has_any_more_waits_and_says_so(
     assert called["waiting"] == reason
     async with client.get(f"/v1/workflows/{called['execution_id']}") as response:
         assert (await response.json())["waiting"] == {"call": reason}
+    async with client.get(f"/v1/workflows/{called['execution_id']}/nodes/call") as response:
+        assert (await response.json())["waiting"]["message"] == reason
     async with client.get("/v1/functions/right") as response:
         item = await response.json()
     assert (item["workers"], item["running"], item["queued"]) == ([], 0, 1)

@@ -54,6 +54,9 @@ async def test_a_node_waits_for_its_handler_and_is_shown(start_runtime: Make, en
         shown = await response.json()
     assert models.ExecutionStatus.model_validate(shown)
     assert shown["waiting"] == {"b": "waits for a worker that has the handler 'rare'; none is alive"}
+    async with client.get(f"/v1/workflows/{execution_id}/nodes/b") as response:
+        waiting = (await response.json())["waiting"]
+    assert (waiting["for"], waiting["message"]) == ("handler", shown["waiting"]["b"])
     await runtime.stop()
 
     runtime = await start_runtime(handlers=[here, rare])

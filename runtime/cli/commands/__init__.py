@@ -23,6 +23,7 @@ from . import (
     submit,
     trigger,
     validate,
+    why,
     workers,
 )
 
@@ -35,6 +36,7 @@ COMMANDS = (
     start,
     call,
     status,
+    why,
     results,
     cancel,
     list_executions,
