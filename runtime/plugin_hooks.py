@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..observability.rare_log import RareLog
 from ..plugins.discovery import Plugin
 from ..plugins.errors import RetryAfter
 from ..plugins.secrets import SECRET_NAME, find_secret, variable_of
-from ..plugins.values import ApiCaller, ApiRequest, Attempt, AttemptOutcome, EngineProcess, FinishedExecution
+from ..plugins.values import (
+    ApiCaller,
+    ApiRequest,
+    Attempt,
+    AttemptOutcome,
+    CallerScope,
+    EngineProcess,
+    FinishedExecution,
+)
 from .core.machine import Execution, Outcome
 from .core.queue import Delivery
 from .errors import SetupError
@@ -210,16 +218,16 @@ class Secrets:
         raise LookupError(f"there is no secret {name!r}: no plugin knows it; set {where}")
 
 
-def authenticator(plugins: Sequence[Plugin]) -> Callable[[ApiRequest], Any] | None:
+def authenticator(plugins: Sequence[Plugin]) -> Callable[[ApiRequest], Awaitable[ApiCaller | None]] | None:
     """What asks plugins who sends a request; None when none of them can tell."""
     calls = HookCalls(plugins, "workflow_engine_authenticate")
 
     async def authenticate(request: ApiRequest) -> ApiCaller | None:
         answer, _ = await calls.first_answer(request=request)
-        if answer is not None and not isinstance(answer, ApiCaller):
-            log.error("workflow_engine_authenticate of a plugin returns %r, which is no ApiCaller", answer)
-            return None
-        return answer
+        if answer is None or (isinstance(answer, ApiCaller) and answer.name and answer.scope in get_args(CallerScope)):
+            return answer
+        log.error("workflow_engine_authenticate of a plugin returns %r: no ApiCaller with a name and a scope", answer)
+        return None
 
     return authenticate if calls.plugins else None
 

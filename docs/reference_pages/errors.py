@@ -45,6 +45,7 @@ REMEDIES: dict[str, str] = {
     "overloaded": "Send the request again after `Retry-After`; send fewer at the same time.",
     "partition-lost": "Nothing to do: another process has taken over this partition, and goes on with it.",
     "payload-too-large": "Send less: the message says how much is allowed.",
+    "refused-by-plugin": "Mend what `detail` names; the plugin that serves the route says what it takes.",
     "request-timeout": "Send the request faster, or in smaller ones; `API_REQUEST_TIMEOUT` sets the time.",
     "setup": "Read the message: it names what is missing or taken, such as the port.",
     "shutting-down": "Send the request again, to this process once it is back or to another one.",

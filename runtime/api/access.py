@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from types import MappingProxyType
 
 from aiohttp import web
 
+from ...plugins.values import ApiRequest
 from .errors import CrossSiteRequest, Forbidden, HostNotAllowed, Unauthenticated
 from .keys import Keys
+from .options import Authenticate
 from .routing import Principal, Scope
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -24,10 +27,13 @@ class Access:
     `own_host` is the address that the API listens on, when it is a loopback address and no key is needed:
     a page in a browser on this machine could otherwise have its own name resolve to this address and speak
     to the API as if it were its own site (DNS rebinding). So only names of this machine are answered.
+
+    `authenticate` asks plugins who sends a request; they are asked before API keys are looked at.
     """
 
-    def __init__(self, keys: Keys | None, own_host: str | None) -> None:
+    def __init__(self, keys: Keys | None, own_host: str | None, authenticate: Authenticate | None = None) -> None:
         self._keys = keys
+        self._authenticate = authenticate
         self._own_host = own_host
         self._known_hosts: set[str] = set()
 
@@ -59,15 +65,33 @@ class Access:
             return EVERYBODY
         if needed is Scope.PUBLIC:
             return NOBODY
+        if self._authenticate is not None:
+            principal = await self._known_to_a_plugin(request, self._authenticate)
+            if principal is not None:
+                return _with_scope(principal, needed)
         text = _key_of(request)
         if text is None:
             raise Unauthenticated(
                 "send an API key: 'Authorization: Bearer wfe_...' or 'X-API-Key: wfe_...'", key_was_given=False
             )
-        principal = await self._keys.authenticate(text)
-        if not principal.scope.includes(needed):
-            raise Forbidden(needed, principal.scope)
-        return principal
+        return _with_scope(await self._keys.authenticate(text), needed)
+
+    async def _known_to_a_plugin(self, request: web.Request, authenticate: Authenticate) -> Principal | None:
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            headers.setdefault(name.lower(), value)
+        given = ApiRequest(
+            method=request.method, path=request.path, headers=MappingProxyType(headers), remote=request.remote
+        )
+        caller = await authenticate(given)
+        # Nobody's key is called so: what callers are told apart by stays apart.
+        return None if caller is None else Principal(f"plugin:{caller.name}", Scope(caller.scope))
+
+
+def _with_scope(principal: Principal, needed: Scope) -> Principal:
+    if not principal.scope.includes(needed):
+        raise Forbidden(needed, principal.scope)
+    return principal
 
 
 def _key_of(request: web.Request) -> str | None:

@@ -22,6 +22,7 @@ from .key_routes import KeyRoutes
 from .keys import Keys
 from .node_routes import NodeRoutes
 from .options import ApiOptions, HealthSources
+from .plugin_routes import plugin_routes
 from .problems import problems_middleware
 from .replica_routes import ReplicaRoutes
 from .responses import add_default_headers
@@ -52,7 +53,7 @@ def create_health_app(health: HealthSources, *, clock: Clock, version: str, opti
 
 
 def _serving(routes: Sequence[Route], keys: Keys, clock: Clock, options: ApiOptions) -> web.Application:
-    access = Access(keys if options.keys_required else None, options.own_host)
+    access = Access(keys if options.keys_required else None, options.own_host, options.authenticate)
     dispatcher = Dispatcher(
         access,
         clock,
@@ -87,6 +88,7 @@ def build_routes(
         *KeyRoutes(keys).routes(),
         *ReplicaRoutes(health, clock).routes(),
         *HealthRoutes(health, clock, version).routes(),
+        *plugin_routes(options.plugin_routes),
     ]
     # The description describes itself too.
     routes += DocsRoutes(lambda: openapi.describe(routes, version), engine).routes()

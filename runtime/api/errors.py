@@ -97,6 +97,12 @@ class FunctionFailed(RequestRefused):
         return {"Location": f"/v1/workflows/{self.execution_id}"}
 
 
+class RefusedByPlugin(RequestRefused):
+    """A plugin refuses the request"""
+
+    code = "refused-by-plugin"
+
+
 class KeyNotFound(RequestRefused):
     """There is no such API key"""
 

@@ -43,6 +43,7 @@ _TAGS = {
     "functions": "The node types, which may be called by themselves",
     "keys": "API keys",
     "replicas": "How the replicas share the work",
+    "plugins": "What plugins have added",
     "health": "How the process is",
     "documentation": "This description",
 }
@@ -58,6 +59,7 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
     """The document of these routes."""
     documented = [route for route in routes if route.documented]
     schemas = _Schemas(documented)
+    used = {route.tag for route in documented}
     paths: dict[str, dict[str, Any]] = {}
     for route in documented:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -69,7 +71,7 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in _TAGS.items() if name in used],
         "paths": paths,
         "components": {
             "schemas": schemas.definitions,
@@ -163,7 +165,7 @@ def _parameters(route: Route, schemas: _Schemas) -> Iterator[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PATH_PARAMETERS[name],
+            "description": _PATH_PARAMETERS.get(name, name.replace("_", " ")),
             "schema": {"type": "string", "minLength": 1},
         }
     properties, required = schemas.properties(route.query)

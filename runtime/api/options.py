@@ -6,11 +6,15 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...plugins.offers import NamedRoute
+from ...plugins.values import ApiCaller, ApiRequest
 from ..broker import BrokerHealth
 from ..core.deliveries import Replicas
 from ..core.limits import MAX_DEFINITION_BYTES, MAX_INPUT_BYTES
 from ..core.machine import Execution
 from ..ports import Store
+
+Authenticate = Callable[[ApiRequest], Awaitable[ApiCaller | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +22,8 @@ class ApiOptions:
     """How the API behaves. The defaults suit a test: no keys, any host.
 
     `own_host`: the loopback address that it listens on, if it is one (see `Access`). `show_faults`: the
-    answer to a fault of the engine names the exception.
+    answer to a fault of the engine names the exception. `authenticate` asks plugins who sends a request that needs a
+    key; None when none of them can tell.
     """
 
     keys_required: bool = False
@@ -28,6 +33,8 @@ class ApiOptions:
     max_definition_bytes: int = MAX_DEFINITION_BYTES
     max_input_bytes: int = MAX_INPUT_BYTES
     show_faults: bool = False
+    plugin_routes: Sequence[NamedRoute] = ()
+    authenticate: Authenticate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 from ... import __version__
 from ...config import Settings
+from ...plugins.offers import routes_of
 from ..api.app import build_app, create_health_app
 from ..api.options import ApiOptions, HealthSources
 from ..api.server import ApiRunner
@@ -17,7 +19,11 @@ SHUTDOWN_SECONDS = 5.0
 
 def api_runner(runtime: Runtime) -> ApiRunner:
     """What serves the API, once it is set up and given an address; health alone in a process without the role `api`."""
-    options = api_options(runtime.settings)
+    options = replace(
+        api_options(runtime.settings),
+        plugin_routes=routes_of(runtime.catalogue.plugins) if runtime.has_role("api") else (),
+        authenticate=runtime.hooks.authenticate,
+    )
     health = health_sources(runtime)
     if runtime.has_role("api"):
         app = build_app(

@@ -17,8 +17,9 @@ from .errors import EXIT_CODES, USAGE_ERROR, with_reported_errors
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Raises `SystemExit` where argparse does."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser(next((word for word in given if not word.startswith("-")), None))
+    options = parser.parse_args(given)
     if options.version:
         from .version import version_text
 
@@ -45,8 +46,11 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of every command; `execute` of what it parses runs the command."""
+def build_parser(command_given: str | None = None) -> argparse.ArgumentParser:
+    """The parser of every command; `execute` of what it parses runs the command.
+
+    `command_given`: the command that is looked for among the plugins' if the engine does not have it.
+    """
     codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES)
     parser = _Parser(
         prog="workflow-engine",
@@ -57,7 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="store_true", help="print the versions of the engine, its plugin API, Python and the system"
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
+    commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
     for command in COMMANDS:
         command.register(commands)
+    if command_given is not None and command_given not in commands.choices:
+        from .plugin_commands import add_plugin_command
+
+        add_plugin_command(commands, command_given)
     return parser
