@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from .core.graph import Graph, NodeDefaults, compile_graph
-from .ports import Store
+from .ports import DefinitionRecord
 
 MAX_CACHED_BYTES = 32 * 1024 * 1024
 """Of definitions' JSON; a compiled one takes a few times that."""
 
 
+class ReadsDefinitions(Protocol):
+    """Where definitions are: a store, or what only reads one."""
+
+    async def read_definition(self, definition_id: str) -> DefinitionRecord | None:
+        """One definition."""
+
+
 class Graphs:
     """Graphs by definition id. Definitions never change, so what is cached is never wrong."""
 
-    def __init__(self, store: Store, defaults: NodeDefaults) -> None:
+    def __init__(self, store: ReadsDefinitions, defaults: NodeDefaults) -> None:
         self._store = store
         self._defaults = defaults
         self._graphs: OrderedDict[str, tuple[Graph, int]] = OrderedDict()

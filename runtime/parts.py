@@ -24,6 +24,7 @@ from .worker.isolated import Isolation
 from .worker.waiting import Gate, Gates
 
 if TYPE_CHECKING:
+    from .audit import Histories
     from .store.postgres_connections import PostgresAddress
     from .transport.redis_connections import RedisAddress
 
@@ -70,6 +71,17 @@ def build_store(settings: Settings, clock: Clock) -> Store:
         partitions=settings.partitions,
         skip_migrations=settings.skip_migrations,
     )
+
+
+def build_histories(settings: Settings) -> Histories:
+    """The store of the backend that the settings name, as the audit reads it."""
+    if settings.backend == "embedded":
+        from .store.sqlite_histories import SqliteHistories
+
+        return SqliteHistories(settings.sqlite_path)
+    from .store.postgres_histories import PostgresHistories
+
+    return PostgresHistories(postgres_address(settings), timeout_seconds=POSTGRES_TIMEOUT_SECONDS)
 
 
 def redis_address(settings: Settings) -> RedisAddress:

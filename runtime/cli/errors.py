@@ -22,7 +22,11 @@ _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 EXIT_CODES = (
     (0, "it worked; a workflow that was waited for is COMPLETED"),
-    (FAILURE, "it failed: the workflow is FAILED, a check of `doctor` is an error, or the engine has a fault"),
+    (
+        FAILURE,
+        "it failed: the workflow is FAILED, a check of `doctor` is an error, `audit` has found something, or the "
+        "engine has a fault",
+    ),
     (USAGE_ERROR, "what was given is at fault: arguments, a file, a setting, an id, an API key"),
     (UNREACHABLE, "the server cannot be reached, or says that it is not available now"),
     (NOT_ENDED, "the workflow has not ended yet"),

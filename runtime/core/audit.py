@@ -173,12 +173,12 @@ def judge_claim(
 ) -> Iterator[Finding]:
     """Whether what was answered to a request under an idempotency key is there.
 
-    `is_kept`: whether the execution cannot have been deleted.
+    `definition_id`: empty where the answer did not say. `is_kept`: whether the execution cannot have been deleted.
     """
     if found is None and is_kept:
         message = f"{execution_id} was the answer to the idempotency key {key!r}, and is not there"
         yield Finding("I2", execution_id, None, None, message)
-    if found is not None and found.definition_id != definition_id:
+    if found is not None and definition_id not in ("", found.definition_id):
         message = f"{execution_id} is of another definition than what was answered to the idempotency key {key!r}"
         yield Finding("I3", execution_id, None, None, message)
 

@@ -20,6 +20,14 @@ class Schema(NamedTuple):
     applied: Sequence[str]
     missing: Sequence[str]
 
+    def check_complete(self) -> None:
+        """Raise `StoreUnusable` when any is missing, for whoever only reads."""
+        if self.missing:
+            raise StoreUnusable(
+                f"the database lacks {', '.join(self.missing)}: start the engine on it, or run "
+                "`workflow-engine migrate up`"
+            )
+
 
 def migrate(connection: sqlite3.Connection, now: int, *, dry_run: bool = False) -> list[str]:
     """Apply what is missing, in one transaction; returns the names of what was applied.

@@ -208,7 +208,7 @@ class PostgresStore:
         asked = nodes_asked_for(wanted)
         pairs = [(execution_id, node_id) for execution_id, node_ids in asked for node_id in node_ids]
         ids = [execution_id for execution_id, _ in asked]
-        return _assembled(await self._read("load_nodes", ids, *map(list, _columns(pairs, 2))))
+        return assembled(await self._read("load_nodes", ids, *map(list, _columns(pairs, 2))))
 
     async def read_cancels(self, execution_ids: Collection[str]) -> Sequence[CommandRecord]:
         found = await self._owner.read(self._queries["read_cancels"], list(execution_ids))
@@ -368,10 +368,10 @@ class PostgresStore:
     async def _load(
         self, connections: Connections, execution_ids: Collection[str], with_outputs: bool
     ) -> Sequence[LoadedExecution]:
-        return _assembled(await connections.read(self._queries["load_executions"], list(execution_ids), with_outputs))
+        return assembled(await connections.read(self._queries["load_executions"], list(execution_ids), with_outputs))
 
 
-def _assembled(rows: Iterable[Any]) -> Sequence[LoadedExecution]:
+def assembled(rows: Iterable[Any]) -> Sequence[LoadedExecution]:
     """The rows of `load_executions` and `load_nodes` as executions with everything of them."""
     records, attempts, commands, suspicions = [], [], [], []
     for kind, execution_id, text, number, state, data, error, *numbers, retry_of, resolution in rows:

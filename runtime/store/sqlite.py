@@ -153,11 +153,7 @@ class SqliteStore:
         return await self._partitions(self._reader)
 
     async def _partitions(self, reader: aiosqlite.Connection | None) -> Sequence[PartitionRecord]:
-        rows = await self._fetch(reader, "read_partitions", ()) or [(0, 0, NOBODY)]
-        return [
-            PartitionRecord(number, version, owner, 0.0 if owner == NOBODY else math.inf)
-            for number, version, owner in rows
-        ]
+        return partition_records(await self._fetch(reader, "read_partitions", ()))
 
     async def leave(self, replica: str) -> None:
         """Nobody asks who is alive."""
@@ -400,6 +396,14 @@ class SqliteStore:
     ) -> Sequence[LoadedExecution]:
         values = {"execution_ids": json_array(execution_ids), "with_outputs": with_outputs}
         return assemble_loaded(await self._fetch(reader, "load_executions", values))
+
+
+def partition_records(rows: Sequence[Any]) -> Sequence[PartitionRecord]:
+    """The rows of `read_partitions`: without any, nobody has ever owned the one there is."""
+    return [
+        PartitionRecord(number, version, owner, 0.0 if owner == NOBODY else math.inf)
+        for number, version, owner in rows or [(0, 0, NOBODY)]
+    ]
 
 
 def _bounds(wanted: ExecutionFilter | DeadLetterFilter, before: str | None, limit: int) -> dict[str, Any]:

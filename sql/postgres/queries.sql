@@ -283,6 +283,23 @@ UNION ALL
 SELECT 3, execution_id, node_id, attempt, NULL, NULL, NULL, lost_deliveries, NULL, NULL, NULL, NULL, NULL
 FROM suspicions WHERE execution_id = ANY ($1::text[]);
 
+-- name: load_outlines
+-- The same, where of an input or an output it is only told that it is there: empty text stands for it.
+SELECT 0 AS kind, execution_id, definition_id AS text_1, partition::bigint AS number_1, state,
+       CASE WHEN input_text IS NOT NULL THEN ''::bytea END AS bytes_1, error, created_at AS number_2,
+       started_at AS number_3, completed_at AS number_4, parked_until AS number_5, retry_of, resolution
+FROM executions WHERE execution_id = ANY ($1::text[])
+UNION ALL
+SELECT 1, execution_id, node_id, attempt, state, CASE WHEN output IS NOT NULL THEN ''::bytea END, error, sequence,
+       started_at, finished_at, retry_at, NULL, NULL
+FROM attempts WHERE execution_id = ANY ($1::text[])
+UNION ALL
+SELECT 2, execution_id, NULL, command_id, NULL, NULL, NULL, created_at, consumed::integer, sequence, NULL, NULL, NULL
+FROM commands WHERE execution_id = ANY ($1::text[])
+UNION ALL
+SELECT 3, execution_id, node_id, attempt, NULL, NULL, NULL, lost_deliveries, NULL, NULL, NULL, NULL, NULL
+FROM suspicions WHERE execution_id = ANY ($1::text[]);
+
 -- name: load_nodes
 -- The same of some nodes alone, without commands: $2 and $3 are executions and nodes, pair by pair. OFFSET 0 keeps
 -- each pair a step of its own in the index: as a join, many pairs would be worth a walk through the whole table.
@@ -320,6 +337,15 @@ FROM executions WHERE execution_id = ANY ($1::text[]);
 SELECT attempts.execution_id, attempts.node_id, output
 FROM unnest($1::text[], $2::text[]) AS wanted (execution_id, node_id) JOIN attempts USING (execution_id, node_id)
 WHERE state = 'COMPLETED';
+
+-- name: list_execution_ids
+-- The identifiers behind $1, in their order, which is that of creation.
+SELECT execution_id FROM executions WHERE execution_id > $1 ORDER BY execution_id LIMIT $2;
+
+-- name: list_claims
+-- What was answered to requests under the keys behind $1, by key.
+SELECT claim_key, execution_id, definition_id, created_at FROM idempotency_claims
+WHERE claim_key > $1 ORDER BY claim_key LIMIT $2;
 
 -- name: list_executions
 -- The newest executions between two identifiers: $1 and above, below $2.

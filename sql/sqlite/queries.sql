@@ -198,6 +198,22 @@ UNION ALL
 SELECT 3, execution_id, node_id, attempt, lost_deliveries, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM suspicions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
 
+-- name: load_outlines
+-- The same, where of an input or an output it is only told that it is there: empty text stands for it.
+SELECT 0 AS kind, execution_id, definition_id, "partition", state, CASE WHEN input_text IS NOT NULL THEN x'' END,
+       error, created_at, started_at, completed_at, parked_until, retry_of, resolution
+FROM executions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
+UNION ALL
+SELECT 1, execution_id, sequence, node_id, attempt, state, CASE WHEN output IS NOT NULL THEN x'' END, error,
+       started_at, finished_at, retry_at, NULL, NULL
+FROM attempts WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
+UNION ALL
+SELECT 2, command_id, execution_id, created_at, consumed, sequence, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM commands WHERE execution_id IN (SELECT value FROM json_each(:execution_ids))
+UNION ALL
+SELECT 3, execution_id, node_id, attempt, lost_deliveries, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM suspicions WHERE execution_id IN (SELECT value FROM json_each(:execution_ids));
+
 -- name: load_nodes
 -- The same of some nodes alone, without commands. `:wanted` is a JSON array of [execution, [node, ...]].
 SELECT 0 AS kind, execution_id, definition_id, "partition", state, input_text, error, created_at, started_at,
@@ -223,6 +239,15 @@ ORDER BY command_id;
 SELECT execution_id, definition_id, "partition", state, input_text, error, created_at, started_at, completed_at,
        parked_until, retry_of, resolution
 FROM executions WHERE execution_id = ?;
+
+-- name: list_execution_ids
+-- The identifiers behind `:after`, in their order, which is that of creation.
+SELECT execution_id FROM executions WHERE execution_id > :after ORDER BY execution_id LIMIT :limit;
+
+-- name: list_claims
+-- What was answered to requests under the keys behind `:after`, by key.
+SELECT claim_key, execution_id, definition_id, created_at FROM idempotency_claims
+WHERE claim_key > :after ORDER BY claim_key LIMIT :limit;
 
 -- name: list_executions
 -- The newest executions between two identifiers. Only one page of rows meets the definitions.

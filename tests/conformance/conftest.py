@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,12 +19,16 @@ from brokers import BrokerUnderTest
 from postgres_server import PostgresServer
 from redis_server import RedisCluster, RedisServer
 
+from workflow_engine.runtime.audit import Histories
 from workflow_engine.runtime.broker import Broker
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.ports import Store, Transport
 from workflow_engine.runtime.store.memory import MemoryStore
+from workflow_engine.runtime.store.memory_histories import MemoryHistories
 from workflow_engine.runtime.store.postgres import PostgresStore
+from workflow_engine.runtime.store.postgres_histories import PostgresHistories
 from workflow_engine.runtime.store.sqlite import SqliteStore
+from workflow_engine.runtime.store.sqlite_histories import SqliteHistories
 from workflow_engine.runtime.transport.local import LocalTransport
 from workflow_engine.runtime.transport.memory import MemoryBroker
 from workflow_engine.runtime.transport.redis import RedisBroker
@@ -46,6 +51,8 @@ class StoreKind:
     contradiction: type[Exception]
     refuses_when_closed: bool
     has_leases: bool
+    histories: Callable[[Any], Histories]
+    """The same data as the audit reads them, beside the open store."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,12 @@ def stores_of(server: PostgresServer) -> Callable[[], Store]:
     )
 
 
+def postgres_histories(store: PostgresStore) -> Histories:
+    """The schema is that of the store's connections."""
+    schema = store._api._settings["search_path"]
+    return PostgresHistories(store._address, timeout_seconds=20.0, schema=schema)
+
+
 def memory_brokers(_request: pytest.FixtureRequest) -> BrokerUnderTest:
     """Each look at the clock is a millisecond later than the one before."""
     moments = itertools.count(1_700_000_000_000)
@@ -140,14 +153,29 @@ def locally_followed(transport: Transport) -> int:
 
 
 STORES = (
-    StoreKind("memory", memory_stores, AssertionError, refuses_when_closed=False, has_leases=True),
-    StoreKind("sqlite", sqlite_stores, sqlite3.IntegrityError, refuses_when_closed=True, has_leases=False),
+    StoreKind(
+        "memory",
+        memory_stores,
+        AssertionError,
+        refuses_when_closed=False,
+        has_leases=True,
+        histories=MemoryHistories,
+    ),
+    StoreKind(
+        "sqlite",
+        sqlite_stores,
+        sqlite3.IntegrityError,
+        refuses_when_closed=True,
+        has_leases=False,
+        histories=lambda store: SqliteHistories(store._path),
+    ),
     StoreKind(
         "postgres",
         postgres_stores,
         asyncpg.IntegrityConstraintViolationError,
         refuses_when_closed=True,
         has_leases=True,
+        histories=postgres_histories,
     ),
     StoreKind(
         "postgres-of-debian",
@@ -155,6 +183,7 @@ STORES = (
         asyncpg.IntegrityConstraintViolationError,
         refuses_when_closed=True,
         has_leases=True,
+        histories=postgres_histories,
     ),
 )
 TRANSPORTS = (

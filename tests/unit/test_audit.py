@@ -368,6 +368,7 @@ def test_a_dead_letter_whose_other_half_is_lost_is_found() -> None:
 def test_an_idempotency_key_has_the_execution_that_was_answered() -> None:
     record = stored(begun()).record
     assert list(judge_claim("key", "e", "d", record, is_kept=True)) == []
+    assert list(judge_claim("key", "e", "", record, is_kept=True)) == []
     assert list(judge_claim("key", "e", "d", None, is_kept=False)) == []
     [finding] = judge_claim("key", "e", "d", None, is_kept=True)
     assert str(finding) == "I2 e was the answer to the idempotency key 'key', and is not there"

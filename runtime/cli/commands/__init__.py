@@ -1,6 +1,7 @@
 """The commands, one module each: `register` adds its parser, and imports nothing but options."""
 
 from . import (
+    audit,
     bundle,
     call,
     cancel,
@@ -50,6 +51,7 @@ COMMANDS = (
     migrate,
     copy_store,
     bundle,
+    audit,
     doctor,
     completion,
 )
