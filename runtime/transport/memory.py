@@ -123,6 +123,7 @@ class MemoryBroker(MemoryPermits):
 
     async def look(self, partition: int) -> PartitionSight:
         here = self._partition(partition)
+        here.forget_trimmed()
         return PartitionSight(
             now=self._now(),
             whole_since=self._whole_since,
@@ -207,6 +208,12 @@ class _Partition:
     def queue(self, entry_id: str, task: Task) -> None:
         self.queues.setdefault(task.handler, {})[entry_id] = task
         self.known[task.key] = Sighting(entry_id, None, ""), task
+
+    def forget_trimmed(self) -> None:
+        """What is said to wait in its queue, and is not there, was lost by itself."""
+        for key, (sighting, task) in list(self.known.items()):
+            if sighting.taken_at is None and sighting.entry_id not in self.queues.get(task.handler, {}):
+                del self.known[key]
 
     def forget(self, key: DeliveryKey) -> None:
         if key in self.known:

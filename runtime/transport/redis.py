@@ -221,7 +221,8 @@ class RedisBroker:
 
     async def look(self, partition: int) -> PartitionSight:
         names = _names(partition)
-        now, whole_since, out, outcomes = await self._run("look", (names.whole, names.out, names.outcomes))
+        keys = (names.whole, names.out, names.outcomes, names.inbox)
+        now, whole_since, out, outcomes = await self._run("look", keys, (names.queues,))
         deliveries, handed_in = {}, set()
         damaged, damaged_entries = [], []
         for key, sighting in _pairs(out):

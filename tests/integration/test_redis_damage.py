@@ -146,6 +146,8 @@ async def test_what_is_known_and_cannot_be_read_is_forgotten(
         "9 1 e9": "\n\n",
     }.items():
         redis_server.ask("HSET", "{wf:3}:out", key, value)
+    for entry_id in ("1-1", "2-1"):
+        redis_server.ask("XADD", "{wf:3}:inbox", entry_id, "v", "1")
     redis_server.ask("HSET", "{wf:3}:outcomes", "1-1", "x", "2-1", "7 1 e7")
     sight = await broker.look(3)
     assert set(sight.deliveries) == {task(1).key}
@@ -153,6 +155,21 @@ async def test_what_is_known_and_cannot_be_read_is_forgotten(
     assert redis_server.ask("HKEYS", "{wf:3}:out") == [b"1 1 e1"]
     assert redis_server.ask("HKEYS", "{wf:3}:outcomes") == [b"2-1"]
     assert "what is known of a delivery of partition 3 that cannot be read" in caplog.text
+
+
+async def test_what_was_trimmed_from_its_stream_is_known_no_more(
+    redis_server: RedisServer, broker: RedisBroker
+) -> None:
+    await broker.spill(3, [task(1), task(2)])
+    await broker.post(3, (), [HandIn(outcome(task(3)), None), HandIn(outcome(task(4)), None)])
+    for stream in ("{wf:3}:tasks:http_request", "{wf:3}:inbox"):
+        redis_server.ask("XTRIM", stream, "MAXLEN", 1)
+    sight = await broker.look(3)
+    assert set(sight.deliveries) == {task(2).key}
+    assert set(sight.handed_in) == {task(4).key}
+    redis_server.ask("DEL", "{wf:3}:tasks:http_request", "{wf:3}:inbox")
+    sight = await broker.look(3)
+    assert (set(sight.deliveries), set(sight.handed_in)) == (set(), set())
 
 
 @pytest.mark.parametrize("known", ["x", "99999999999999999999-1\n\n\nhttp_request", "1-1\n\n\n", "\n\n\n"])

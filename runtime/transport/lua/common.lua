@@ -41,11 +41,16 @@ local function reserve_ids(count)
   return string.format('%.0f', milliseconds), number
 end
 
--- What `out` knows of an attempt, or nothing: entry id, when it was taken (empty while it is queued), by whom, handler.
+-- What `out` has of an attempt: entry id, when it was taken (empty while it is queued), by whom, handler.
+local function read(known)
+  return string.match(known, '^(%d+%-%d+)\n(%d*)\n([^\n]*)\n(.+)$')
+end
+
+-- What `out` knows of an attempt, or nothing.
 local function find(out, attempt)
   local known = redis.call('HGET', out, attempt)
   if known then
-    return string.match(known, '^(%d+%-%d+)\n(%d*)\n([^\n]*)\n(.+)$')
+    return read(known)
   end
 end
 
