@@ -116,7 +116,7 @@ class Deliveries:
         self._of_execution: dict[str, set[tuple[int, int]]] = {}
         self._handed_out: dict[str, int] = {}
         self._to_forget: dict[int, list[DeliveryKey]] = {}
-        self._unlooked: dict[int, tuple[int, float]] = {}
+        self._unlooked: dict[int, float] = {}
         self._lost: dict[DeliveryKey, float] = {}
         self.find_execution: Callable[[str], Execution | None] = lambda execution_id: None
         """Where the owner's executions are found, to show what others run of them as RUNNING."""
@@ -153,17 +153,17 @@ class Deliveries:
         """Queue again what could not start while its lease had run out."""
         self._pool.dispatch_held()
 
-    def in_flight(self, execution: Execution, started_at: int) -> list[tuple[int, int]]:
+    def in_flight(self, execution: Execution, was_there: bool) -> list[tuple[int, int]]:
         """The (node, attempt) of a loaded execution that are not to be dispatched: they run, here or elsewhere.
 
-        `started_at` in epoch milliseconds. While the broker cannot say what others have of a partition that was just
-        taken, what was started before is presumed to be with them. The first look tells.
+        `was_there`: it ran before its partition was taken. While the broker cannot say what others have of it, its
+        attempts are presumed to be with them. The first look tells.
         """
         found = self._pool.running(execution.execution_id)
         found += self._of_execution.get(execution.execution_id, ())
         found += [(key.node, key.attempt) for key in self._lost if key.execution_id == execution.execution_id]
-        taken_at, taken = self._unlooked.get(execution.partition, (0, 0.0))
-        if started_at < taken_at:
+        taken = self._unlooked.get(execution.partition)
+        if was_there and taken is not None:
             for node, state in enumerate(execution.node_states):
                 key = DeliveryKey(execution.execution_id, node, execution.attempts[node])
                 if state is NodeState.QUEUED and key not in self._elsewhere and (node, key.attempt) not in found:
@@ -201,7 +201,7 @@ class Deliveries:
         """These are owned here from now on: see what others have of them. Their executions are loaded after this."""
         if self._broker is None:
             return
-        self._unlooked.update(dict.fromkeys(partitions, (self._clock.now(), self._clock.monotonic())))
+        self._unlooked.update(dict.fromkeys(partitions, self._clock.monotonic()))
         try:
             async with asyncio.timeout(TAKE_OVER_LOOK_SECONDS):
                 await self._look_at(await self._broker.read_replicas(), partitions)
@@ -399,7 +399,8 @@ class Deliveries:
         """Take note of what others have of a partition that was just taken, and of what is on its way."""
         of_partition = [key for key in named if self._partition_of(key.execution_id) == partition]
         for key in dict.fromkeys([*sight.deliveries, *sorted(sight.handed_in), *of_partition]):
-            if key in self._elsewhere:
+            # A dead owner may have named what was run again here since, before this one started over.
+            if key in self._elsewhere or (key.node, key.attempt) in self._pool.running(key.execution_id):
                 continue
             until = asked_at + milliseconds_left(key, sight, named.get(key), replicas, self._timeout) / 1000
             until = max(until, self._contact_since + self._heartbeat_timeout_seconds)

@@ -66,11 +66,34 @@ class Leases:
         self._renew_at: dict[int, float] = {}
         self._draining: dict[int, float] = {}
         self._had: set[int] = set()
-        self._taken_over_at: dict[int, int] = {}
+        self._to_list: dict[int, bool] = {}
+        """By partition that was taken and whose executions are not listed since: whether a crash has left it."""
+        self._listed: dict[int, frozenset[str]] = {}
+        self._left: dict[int, frozenset[str]] = {}
 
-    def is_left_by_a_crash(self, partition: int, started_at: int) -> bool:
-        """Whether an execution started then (epoch milliseconds) had an owner that went without handing over."""
-        return started_at < self._taken_over_at.get(partition, 0)
+    def was_there(self, partition: int, execution_id: str) -> bool:
+        """Whether an execution ran before its partition was taken here. By what the store had then, not by clocks:
+        those of two replicas differ."""
+        return execution_id in self._listed.get(partition, ())
+
+    def is_left_by_a_crash(self, partition: int, execution_id: str) -> bool:
+        """Whether an execution had an owner that went without handing over."""
+        return execution_id in self._left.get(partition, ())
+
+    def note_running(self, execution_ids: Collection[str], partition_of: Callable[[str], int]) -> None:
+        """These run, by the store: to be told before anything is loaded of partitions that were taken."""
+        if not self._to_list:
+            return
+        found: dict[int, set[str]] = {partition: set() for partition in self._to_list}
+        for execution_id in execution_ids:
+            partition = partition_of(execution_id)
+            if partition in found:
+                found[partition].add(execution_id)
+        for partition, by_a_crash in self._to_list.items():
+            self._listed[partition] = frozenset(found[partition])
+            if by_a_crash:
+                self._left[partition] = self._listed[partition]
+        self._to_list.clear()
 
     def may_start(self, partition: int) -> bool:
         """Whether something of a partition may be started now: it is owned, and its lease has not run out."""
@@ -159,12 +182,13 @@ class Leases:
 
     def _note_taking(self, record: PartitionRecord) -> None:
         """Whether its former owner has handed it over, or left it. What this process has had itself is no news."""
-        if record.owner == self.replica and record.partition in self._had:
+        partition = record.partition
+        if record.owner == self.replica and partition in self._had:
+            self._to_list.setdefault(partition, False)
             return
-        self._had.add(record.partition)
-        self._taken_over_at.pop(record.partition, None)
-        if record.owner != NOBODY:
-            self._taken_over_at[record.partition] = self._clock.now()
+        self._had.add(partition)
+        self._left.pop(partition, None)
+        self._to_list[partition] = record.owner != NOBODY
 
     async def release(self, partition: int) -> None:
         """Hand a partition over: nothing of it may be started, or be under way to the store."""

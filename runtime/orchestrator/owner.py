@@ -350,8 +350,8 @@ class Owner:
             return
         limit = MAX_LOADED_EXECUTIONS + len(self._set_aside) + 1
         work = await self._store.find_work(self._leases.versions.keys(), wall_clock, limit)
-        self._commanded = work.commanded
-        self._next_parked_due = work.next_due_at
+        self._leases.note_running(work.execution_ids, self._partition_of)
+        self._commanded, self._next_parked_due = work.commanded, work.next_due_at
         self._next_sweep = now + (CUT_OFF_SWEEP_SECONDS if self._transport.is_cut_off else self._sweep_seconds)
         self._backlog = len(work.execution_ids) >= limit
         for execution_id in work.execution_ids:
@@ -445,10 +445,10 @@ class Owner:
             for command in unconsumed:
                 apply_cancel(execution, command.command_id, self._clock.now(), effects)
             return
-        started_at = record.started_at or 0
+        was_there = self._leases.was_there(record.partition, record.execution_id)
         before = len(effects.dispatch)
-        resume(execution, self._deliveries.in_flight(execution, started_at) + in_hand, self._wall_clock.now(), effects)
-        if self._leases.is_left_by_a_crash(record.partition, started_at):
+        resume(execution, self._deliveries.in_flight(execution, was_there) + in_hand, self._wall_clock.now(), effects)
+        if self._leases.is_left_by_a_crash(record.partition, record.execution_id):
             self._recovery.add(effects.dispatch[before:])
             del effects.dispatch[before:]
 
@@ -493,8 +493,7 @@ class Owner:
 
     def _seconds_to_next_look(self) -> float:
         now = self._clock.monotonic()
-        due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal())
-        due = min(due, self._recovery.next_due(), self._timers.next_due())
+        due = min(self._next_sweep, self._leases.next_look, self._leases.next_renewal(), self._recovery.next_due())
         if self._next_parked_due is not None:
             due = min(due, now + (self._next_parked_due - self._wall_clock.now()) / 1000)
-        return max(0.0, due - now)
+        return max(0.0, min(due, self._timers.next_due()) - now)

@@ -102,7 +102,7 @@ def deliveries(broker: Broker, lost: asyncio.Event) -> Deliveries:
 
 def presumed(deliveries: Deliveries) -> list[tuple[int, int]]:
     """What of an execution that began long ago is not to be dispatched."""
-    return deliveries.in_flight(fold("e1", GRAPH, b"{}", []), 0)
+    return deliveries.in_flight(fold("e1", GRAPH, b"{}", []), True)
 
 
 async def test_what_is_presumed_while_the_broker_is_away_is_known_when_it_is_back(
