@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simulator.disk import Disk, SimulatedStore
 from simulator.transport import SimulatedTransport
-from simulator.world import SimulatedClock, World
+from simulator.world import Link, SimulatedClock, World
 
 from workflow_engine.config import load_settings
 from workflow_engine.plugins import NodeContext, RetryAfter, handler
@@ -35,7 +35,7 @@ def test_a_retry_waits_as_long_as_decided_whatever_the_wall_clock_says(seconds: 
     async def run() -> tuple[WorkflowState, float]:
         runtime = Runtime(
             load_settings({"worker_graceful_shutdown_timeout": 0.0}),
-            store=SimulatedStore(world, disk),
+            store=SimulatedStore(world, disk, Link()),
             transport=SimulatedTransport(world),
             clock=clock,
             catalogue=Catalogue([later]),

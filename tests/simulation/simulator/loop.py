@@ -50,9 +50,11 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Nothing of this incarnation runs until it is resumed."""
         self._paused.setdefault(host, [])
 
-    def resume(self, host: tuple[str, int]) -> None:
-        """What would have run in the meantime runs now."""
-        self._ready += self._paused.pop(host, [])
+    def resume(self, host: tuple[str, int]) -> int:
+        """What would have run in the meantime runs now; returns how much that is."""
+        late = self._paused.pop(host, [])
+        self._ready += late
+        return len(late)
 
     def is_dead(self, host: tuple[str, int]) -> bool:
         """Whether this incarnation was killed."""
@@ -79,7 +81,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             self._ready.append(timer)
         if not self._ready:
             raise Deadlock(f"nothing left to run at {self._time} s")
-        position = self._random.randrange(len(self._ready))
+        position = int(self._random.random() * len(self._ready))
         self._ready[position], self._ready[-1] = self._ready[-1], self._ready[position]
         handle = self._ready.pop()
         if handle.cancelled():

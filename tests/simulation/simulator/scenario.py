@@ -1,309 +1,67 @@
 """One seed from beginning to end: users, processes that crash and come back, a quiet end, an audit.
 
-Topologies: `embedded` is one process; `postgres` three that share partitions by leases; `distributed` some that also
-talk, with roles drawn from the seed.
+Topologies: `embedded` is one process; `postgres` three that share partitions by leases; `replicas` three that also
+talk, each with all roles; `roles` some with roles of their own. One in eight worlds of several processes runs with
+the default settings, the others with shorter times.
+
+What must hold, by the numbers that violations begin with:
+
+| number | invariant | checked |
+| --- | --- | --- |
+| I1 | what was acknowledged ends in a terminal state when the faults stop; nothing is set aside | at the end |
+| I2 | nothing that was acknowledged is lost | at the end |
+| I3 | one execution and one answer under an idempotency key; of two who trigger or requeue one wins | at the end |
+| I5 | one outcome for each attempt; whatever is written can be stored | at every write |
+| I6 | attempts are numbered without gaps, and each follows one that has failed | at every start, audit |
+| I7 | a handler starts only if all it depends on is committed | at every start, audit |
+| I8 | nothing starts twice in a process, or after its outcome was committed | at every start |
+| I10 | what others hand out and has no permission is not started: as I8 and I19 | at every start |
+| I13 | sequence numbers are dense; an execution's row is the fold of its rows | at every write, audit |
+| I14 | a terminal state is final, and is what users were told | at every write, at the end |
+| I15 | a retry does not start before it is due | at every start |
+| I16 | all of it with wall clocks that differ and jump | in the worlds that have these faults |
+| I17 | an attempt that kills its processes is found out | at the end |
+| I19 | nothing starts after a cancel was taken in; every command is consumed | at every start, at the end |
+| I21 | a partition has one owner that may start something | at every start |
+| I22 | recovery needs nobody in particular: processes come back under new names | in every world |
+| I25 | no part of a process ends or fails without a fault that explains it | at the end of every process |
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
-from typing import Any, TypeVar
 
-from simulator.broker import Server, SimulatedBroker
-from simulator.disk import Disk, SimulatedStore, audit
+from simulator.broker import Server
+from simulator.disk import Disk
 from simulator.loop import HOST, Deadlock
-from simulator.transport import SimulatedTransport
-from simulator.workload import draw_definition, run_isolated, simulated_handler
-from simulator.world import EPOCH_MILLISECONDS, FaultRates, SimulatedClock, World, describe
-from workflow_engine.config import load_settings
+from simulator.probes import watched
+from simulator.process import Process, disconnect, settings_of, torment
+from simulator.users import USERS, Journal, User
+from simulator.workload import simulated_handler
+from simulator.world import World, describe
+from workflow_engine.config import Settings
 from workflow_engine.plugins.discovery import Catalogue
-from workflow_engine.runtime.core.graph import compile_graph
+from workflow_engine.runtime.core.audit import judge, judge_claim, judge_place, judge_resolution, judge_retry
+from workflow_engine.runtime.core.graph import Graph, compile_graph
 from workflow_engine.runtime.core.json_text import decode
+from workflow_engine.runtime.core.shares import partition_of
 from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, WorkflowState
-from workflow_engine.runtime.engine import Engine
-from workflow_engine.runtime.errors import BackendError, EngineError, ExecutionConflict
 from workflow_engine.runtime.parts import node_defaults
-from workflow_engine.runtime.ports import IdempotencyClaim
-from workflow_engine.runtime.process import Runtime
+from workflow_engine.runtime.ports import Resolution
 
-Result = TypeVar("Result")
-
+TOPOLOGIES = ("embedded", "postgres", "replicas", "roles")
 FAULTY_SECONDS = 60.0
 RECOVERY_SECONDS = 600.0
-USERS = 4
-PARTITIONS = 4
-SETTINGS = {"worker_graceful_shutdown_timeout": 2.0}
-DISTRIBUTED = {"backend": "distributed", "worker_heartbeat_interval": 1.0, "worker_heartbeat_timeout": 3.0}
-FLEETS = (
-    ["all", "all", "all"],
+BY_DEFAULT_EVERY = 8
+EMBEDDED_LEASE_SECONDS = 6.0
+SPLIT_ROLES = (
     ["api,orchestrator", "api,orchestrator", "worker", "worker"],
     ["all", "api", "orchestrator", "worker"],
     ["api,orchestrator", "worker"],
 )
-# Shorter than in production, so that owners change often within the faulty time.
-SHARED = {
-    "backend": "postgres",
-    "partitions": PARTITIONS,
-    "orchestrator_stale_result_timeout": 6.0,
-    "orchestrator_stale_claim_interval": 3.0,
-}
-
-
-class ConnectionLost(Exception):
-    """The process died before it answered."""
-
-
-class Process:
-    """A process that runs the engine, dies, and is started again."""
-
-    def __init__(self, world: World, disk: Disk, server: Server, name: str, roles: str) -> None:
-        self._world = world
-        self._disk = disk
-        self._server = server
-        self._name = name
-        self.roles = roles
-        self._incarnation = 0
-        self._calls: dict[asyncio.Future[Any], None] = {}
-        self._starting = False
-        self._died: asyncio.Future[None] = world.loop.create_future()
-        self.runtime: Runtime | None = None
-
-    @property
-    def host(self) -> tuple[str, int]:
-        """The incarnation that runs now."""
-        return (self._name, self._incarnation)
-
-    async def start(self) -> None:
-        """Start a new incarnation; when its start fails because of a fault, the next one is tried."""
-        self._starting = True
-        while True:
-            self._incarnation += 1
-            try:
-                runtime = await self._done_by(self.host, self._start(self._incarnation))
-            except BackendError:
-                runtime = None
-                self._world.loop.kill(self.host)
-            if runtime is not None:
-                self.runtime = runtime
-                self._starting = False
-                return
-            await asyncio.sleep(1)
-
-    async def _done_by(self, host: tuple[str, int], work: Coroutine[Any, Any, Result]) -> Result | None:
-        """What a host comes to; None when it dies before."""
-        task = self._world.loop.create_task_of(host, work)
-        self._died = self._world.loop.create_future()
-        await asyncio.wait([task, self._died], return_when=asyncio.FIRST_COMPLETED)
-        return None if self._died.done() else task.result()
-
-    async def _start(self, incarnation: int) -> Runtime:
-        world = self._world
-        distributed = world.topology == "distributed"
-        values: dict[str, Any] = SETTINGS | (SHARED if world.topology != "embedded" else {})
-        settings = load_settings(values | (DISTRIBUTED if distributed else {}) | {"runtime_roles": self.roles})
-        catalogue = Catalogue([simulated_handler(world, self._disk)])
-        runtime = Runtime(
-            settings,
-            store=SimulatedStore(world, self._disk),
-            transport=SimulatedTransport(world),
-            broker=SimulatedBroker(world, self._server) if distributed else None,
-            clock=SimulatedClock(world, f"{self._name}-{incarnation}"),
-            catalogue=catalogue,
-            run_isolated=partial(run_isolated, world, lambda: catalogue),
-        )
-        await runtime.start()
-        return runtime
-
-    async def pause(self, seconds: float) -> None:
-        """SIGSTOP, and later SIGCONT."""
-        host = self.host
-        self._world.note(f"pause {host} for {seconds:.2f} s")
-        self._world.loop.pause(host)
-        await asyncio.sleep(seconds)
-        self._world.loop.resume(host)
-        self._world.note(f"resume {host}")
-
-    def kill(self) -> None:
-        """kill -9."""
-        self._world.note(f"kill {self.host}")
-        self._world.loop.kill(self.host)
-        if self.runtime is not None and self.runtime.agent_faults and not self._world.rates.broker_stumbles:
-            self._world.violated(f"an agent of {self.host} failed in a way that nobody can explain")
-        self.runtime = None
-        if not self._died.done():
-            self._died.set_result(None)
-        for call in self._calls:
-            if not call.done():
-                call.set_exception(ConnectionLost())
-        self._calls.clear()
-
-    def crash(self) -> None:
-        """A handler has taken the process along; whoever looks after it starts it again."""
-        self.kill()
-        self._world.loop.create_task_of(("supervisor", 0), self._start_again())
-
-    async def _start_again(self) -> None:
-        await asyncio.sleep(self._world.faults.random() * 4)
-        if self.runtime is None and not self._starting:
-            await self.start()
-
-    async def stop(self) -> None:
-        """SIGTERM, and what the process makes of it."""
-        runtime, self.runtime = self.runtime, None
-        assert runtime is not None
-        await self._done_by(self.host, runtime.stop())
-        self.kill()
-
-    async def call(self, request: Coroutine[Any, Any, Result]) -> Result:
-        """A request that the process serves; `ConnectionLost` when it dies before it has answered."""
-        answer: asyncio.Future[Result] = self._world.loop.create_future()
-        self._calls[answer] = None
-        self._world.loop.create_task_of(self.host, self._serve(request, answer))
-        try:
-            return await answer
-        finally:
-            self._calls.pop(answer, None)
-
-    @staticmethod
-    async def _serve(request: Coroutine[Any, Any, Result], answer: asyncio.Future[Result]) -> None:
-        try:
-            result = await request
-        except Exception as error:
-            if not answer.done():
-                answer.set_exception(error)
-        else:
-            if not answer.done():
-                answer.set_result(result)
-
-    @property
-    def owner_failed(self) -> bool:
-        """Whether the owner has ended although nobody asked it to."""
-        return self.runtime is not None and not self.runtime.is_healthy()
-
-
-class Journal:
-    """What the process acknowledged to its users, kept outside of it."""
-
-    def __init__(self) -> None:
-        self.submitted: set[str] = set()
-        self.triggered: set[str] = set()
-        self.cancelled: set[str] = set()
-        self.reported: dict[str, WorkflowState] = {}
-        self.inputs: dict[str, bytes] = {}
-        self.keys: dict[str, set[str]] = {}
-        """By idempotency key: the executions that were answered."""
-
-
-async def _user(world: World, processes: Sequence[Process], journal: Journal, number: int) -> None:
-    random = world.workload
-    for round_number in range(random.randrange(2, 6)):
-        document = draw_definition(random, f"user-{number}-{round_number % 3}", crashing=world.with_crashes)
-        process = random.choice(processes)
-        try:
-            if random.random() < 0.25:
-                await _start_under_a_key(world, process, journal, document, f"key-{number}-{round_number}")
-            else:
-                await _use(world, process, journal, document)
-        except ExecutionConflict:
-            world.happened["request_conflicted"] += 1
-        except (ConnectionLost, EngineError):
-            # Refused, or the process is down: a user shrugs and goes on.
-            world.happened["request_failed"] += 1
-        await asyncio.sleep(random.random() * 10)
-
-
-async def _use(world: World, process: Process, journal: Journal, document: dict[str, Any]) -> None:
-    random = world.workload
-    execution_id = (await process.call(_engine(process).submit(document))).execution_id
-    journal.submitted.add(execution_id)
-    if random.random() < 0.05:
-        return
-    if random.random() < 0.1:
-        await _trigger_twice_at_once(world, process, journal, execution_id)
-        return
-    started = await process.call(_engine(process).trigger(execution_id, {"n": 1}))
-    journal.triggered.add(started)
-    if random.random() < 0.15:
-        await asyncio.sleep(random.random() * 5)
-        await process.call(_engine(process).cancel(execution_id))
-        journal.cancelled.add(execution_id)
-    if random.random() < 0.5:
-        results = await process.call(_engine(process).results(started, random.random() * 30))
-        if results.state in TERMINAL_WORKFLOW_STATES:
-            journal.reported[started] = results.state
-    if random.random() < 0.2:
-        journal.triggered.add(await process.call(_engine(process).trigger(execution_id)))
-
-
-async def _start_under_a_key(
-    world: World, process: Process, journal: Journal, document: dict[str, Any], key: str
-) -> None:
-    """Asked again after every lost or refused answer, and sometimes after a good one: it happens once."""
-    random = world.workload
-    claim = IdempotencyClaim(key, "start", EPOCH_MILLISECONDS)
-    answered = journal.keys.setdefault(key, set())
-    for _ in range(8):
-        try:
-            defined, _ = await process.call(_engine(process).define(document))
-            started = await process.call(
-                _engine(process).start(defined.name, {"key": key}, version=defined.version, claim=claim)
-            )
-        except (ConnectionLost, BackendError):
-            world.happened["request_repeated"] += 1
-            await asyncio.sleep(random.random() * 5)
-            continue
-        answered.add(started.execution_id)
-        journal.triggered.add(started.execution_id)
-        if random.random() < 0.5:
-            return
-
-
-async def _trigger_twice_at_once(world: World, process: Process, journal: Journal, execution_id: str) -> None:
-    """Of two triggers at the same time one wins, and its inputs are the ones that count."""
-    answers = await asyncio.gather(
-        *(process.call(_engine(process).trigger(execution_id, {"n": number})) for number in (1, 2)),
-        return_exceptions=True,
-    )
-    won = [number for number, answer in enumerate(answers, 1) if answer == execution_id]
-    journal.triggered.update(answer for answer in answers if isinstance(answer, str))
-    world.happened["trigger_race"] += 1
-    if len(won) > 1:
-        world.violated(f"both of two triggers started {execution_id}")
-    elif won:
-        journal.inputs[execution_id] = b'{"n":%d}' % won[0]
-
-
-def _engine(process: Process) -> Engine:
-    if process.runtime is None:
-        raise ConnectionLost
-    return process.runtime.engine
-
-
-async def _chaos(world: World, process: Process) -> None:
-    """Kill, restart and pause the process as drawn, until the quiet end."""
-    while world.loop.time() < FAULTY_SECONDS:
-        await asyncio.sleep(world.faults.random() * 8)
-        if process.owner_failed:
-            world.violated("the owner ended by itself")
-            process.kill()
-        elif process.runtime is None:
-            continue  # a handler has taken it along, and it is on its way back
-        elif world.strikes("crash"):
-            process.kill()
-        elif world.strikes("graceful_restart"):
-            await process.stop()
-        elif world.strikes("pause"):
-            await process.pause(world.faults.choice([0.5, 1.5, 5.0]) * 6 * world.faults.random())
-            continue
-        else:
-            continue
-        await asyncio.sleep(world.faults.random() * 4)
-        if process.runtime is None:
-            await process.start()
 
 
 async def _join(world: World, process: Process) -> None:
@@ -312,36 +70,67 @@ async def _join(world: World, process: Process) -> None:
     await process.start()
 
 
-def _fleet(world: World) -> Sequence[str]:
-    if world.topology == "distributed":
-        return Random(f"{world.seed}/fleet").choice(FLEETS)
-    return ["all"] if world.topology == "embedded" else ["all"] * 3
+def _settings(world: World) -> Sequence[Settings]:
+    """One for each process."""
+    if world.topology == "embedded":
+        roles = ["all"]
+    elif world.topology == "roles":
+        roles = Random(f"{world.seed}/roles").choice(SPLIT_ROLES)
+    else:
+        roles = ["all"] * 3
+    by_default = world.seed % BY_DEFAULT_EVERY == 0
+    return [settings_of(world.topology, each, by_default=by_default) for each in roles]
 
 
-async def _run(world: World, disk: Disk) -> Journal:
+async def _run(world: World, disk: Disk, all_settings: Sequence[Settings]) -> Journal:
+    distributed = all_settings[0].backend == "distributed"
+    lease_seconds = EMBEDDED_LEASE_SECONDS
+    if world.topology != "embedded":
+        lease_seconds = all_settings[0].orchestrator_stale_result_timeout
     server = Server(world)
-    processes = [Process(world, disk, server, f"engine-{number}", roles) for number, roles in enumerate(_fleet(world))]
-    by_host = {process.host[0]: process for process in processes}
-    world.kill_host = lambda host: by_host[host[0]].crash() if by_host[host[0]].host == host else None
-    apis = [process for process in processes if process.roles == "all" or "api" in process.roles]
+    catalogue = Catalogue([simulated_handler(world, disk, lease_seconds / 3 if distributed else 0.0)])
+    processes = [
+        Process(world, (disk, server), f"engine-{number}", settings, catalogue)
+        for number, settings in enumerate(all_settings)
+    ]
+    by_name = {process.host[0]: process for process in processes}
+    world.kill_host = lambda host: by_name[host[0]].crash() if by_name[host[0]].host == host else None
+    world.who_may_start = lambda execution_id: [
+        process.host[0] for process in processes if process.may_start(partition_of(execution_id, disk.partitions))
+    ]
     journal = Journal()
     first, *others = processes
     await first.start()
     late = [world.loop.create_task(_join(world, process)) for process in others]
-    users = [world.loop.create_task(_user(world, apis, journal, number)) for number in range(USERS)]
+    apis = [process for process in processes if process.is_api]
+    users = [
+        world.loop.create_task(User(world, apis, journal, number).run())
+        for number in range(USERS)
+        if f"user-{number}" not in world.without
+    ]
     await asyncio.gather(*late)
-    if world.topology == "distributed":
-        late.append(world.loop.create_task(server.misbehave()))
-    await asyncio.gather(*(_chaos(world, process) for process in processes))
+    faulty_until = max(FAULTY_SECONDS, 4 * lease_seconds)
+    faults = [disk.misbehave(), *(disconnect(world, each.to_store, "store", lease_seconds) for each in processes)]
+    if distributed:
+        faults += [
+            server.misbehave(),
+            *(disconnect(world, each.to_broker, "broker", lease_seconds) for each in processes),
+        ]
+    servers = [world.loop.create_task(fault) for fault in faults] if world.rates else []
+    if not world.rates:
+        for fault in faults:
+            fault.close()
+    await asyncio.gather(*(torment(world, process, lease_seconds, faulty_until) for process in processes))
     await asyncio.gather(*users)
     world.quiet = True
     world.note("quiet")
+    await asyncio.gather(*servers)
     deadline = world.loop.time() + RECOVERY_SECONDS
     while world.loop.time() < deadline and not _all_ended(disk, journal):
         await asyncio.sleep(1)
     for process in processes:
         if process.owner_failed:
-            world.violated("the owner ended by itself")
+            world.violated("I25 the owner ended by itself")
         process.kill()
     return journal
 
@@ -358,47 +147,58 @@ def _all_ended(disk: Disk, journal: Journal) -> bool:
 
 
 def run_seed(
-    seed: int, *, topology: str = "embedded", with_faults: bool = True, with_crashes: bool | None = None
+    seed: int,
+    *,
+    topology: str = "embedded",
+    with_faults: bool = True,
+    with_crashes: bool | None = None,
+    without: Collection[str] = (),
 ) -> World:
-    """Run one world; its violations say what did not hold. `with_crashes`: by handlers, as the faults unless said."""
+    """Run one world; its violations say what did not hold.
+
+    `with_crashes`: by handlers, as the faults unless said. `without`: faults, users or the poison to leave out.
+    """
     crashing = with_faults if with_crashes is None else with_crashes
-    world = World(seed, topology=topology, with_faults=with_faults, with_crashes=crashing)
-    disk = Disk(world, PARTITIONS if topology != "embedded" else 1)
-    HOST.set(("users", 0))
+    world = World(seed, topology=topology, with_faults=with_faults, with_crashes=crashing, without=without)
+    settings = _settings(world)
+    disk = Disk(world, settings[0].partitions if topology != "embedded" else 1)
+    before = HOST.set(("users", 0))
     try:
-        journal = world.loop.run_until_complete(_run(world, disk), deadline=5_000.0)
-        _judge(world, disk, journal)
+        with watched(world):
+            journal = world.loop.run_until_complete(_run(world, disk, settings), deadline=5_000.0)
+        _judge(world, disk, journal, settings[0])
     except Deadlock as deadlock:
-        world.violated(f"deadlock: {deadlock}")
+        world.violated(f"I1 deadlock: {deadlock}")
     finally:
         world.loop.bury()
+        HOST.reset(before)
     for error in world.loop.errors:
-        world.violated(f"unhandled: {error.get('message')} {error.get('exception')!r}")
+        world.violated(f"I25 unhandled: {error.get('message')} {error.get('exception')!r}")
     return world
 
 
-def _judge_keys(world: World, disk: Disk, journal: Journal) -> None:
-    """I3: one execution and one answer under an idempotency key."""
-    for key, answered in journal.keys.items():
-        input_text = json.dumps({"key": key}, separators=(",", ":")).encode()
-        there = [each for each, record in disk.executions.items() if record.input_text == input_text]
-        if len(there) > 1 or len(answered) > 1:
-            world.violated(f"I3 {key} started {there}, answered {sorted(answered)}")
-        world.happened["key_answered"] += len(answered)
-
-
-def _judge_crashes(world: World, disk: Disk) -> None:
-    """I17: an attempt that kills its process is found out, and ends its execution."""
-    alone = world.rates == FaultRates()
-    for (execution_id, node_id, attempt), count in world.crashes.items():
-        if count > (2 if alone else 4):
-            world.violated(f"I17 {node_id}#{attempt} of {execution_id} has killed {count} processes")
-        world.happened["poisoned"] += disk.executions[execution_id].state is WorkflowState.FAILED
-
-
-def _judge(world: World, disk: Disk, journal: Journal) -> None:
+def _judge(world: World, disk: Disk, journal: Journal, settings: Settings) -> None:
     _judge_crashes(world, disk)
-    for execution_id in journal.submitted | journal.triggered:
+    _judge_acknowledged(world, disk, journal)
+    _judge_keys(world, disk, journal)
+    _judge_dead_letters(world, disk, journal)
+    for command in disk.commands.values():
+        if not command.consumed:
+            world.violated(f"I19 the cancel {command.command_id} was never consumed")
+    world.happened["execution"] += len(disk.executions)
+    for record in disk.executions.values():
+        world.happened[f"execution_{record.state}"] += 1
+    defaults = node_defaults(settings)
+    graphs = {
+        definition_id: compile_graph(decode(definition.body), defaults)
+        for definition_id, definition in disk.definitions.items()
+    }
+    _audit(world, disk, graphs)
+
+
+def _judge_acknowledged(world: World, disk: Disk, journal: Journal) -> None:
+    """I1, I2 and I14: what users were told is so, and stays so."""
+    for execution_id in sorted(journal.submitted | journal.triggered):
         if execution_id not in disk.executions:
             world.violated(f"I2 {execution_id} was acknowledged and is not there")
     for record in disk.executions.values():
@@ -410,20 +210,62 @@ def _judge(world: World, disk: Disk, journal: Journal) -> None:
             world.violated(f"I14 {execution_id} was reported {state} and is {disk.executions[execution_id].state}")
     for execution_id, input_text in journal.inputs.items():
         if disk.executions[execution_id].input_text != input_text:
-            world.violated(f"{execution_id} has the inputs of a trigger that lost")
-    _judge_keys(world, disk, journal)
-    for command in disk.commands.values():
-        if not command.consumed:
-            world.violated(f"I19 the cancel {command.command_id} was never consumed")
-    world.happened["execution"] += len(disk.executions)
+            world.violated(f"I3 {execution_id} has the inputs of a trigger that lost")
+
+
+def _judge_keys(world: World, disk: Disk, journal: Journal) -> None:
+    """I3: one execution and one answer under an idempotency key."""
+    for key, answered in journal.keys.items():
+        input_text = json.dumps({"key": key}, separators=(",", ":")).encode()
+        there = [
+            each
+            for each, record in disk.executions.items()
+            if record.input_text == input_text and record.retry_of is None
+        ]
+        if len(there) > 1 or len(answered) > 1:
+            world.violated(f"I3 {key} started {there}, answered {sorted(answered)}")
+        world.happened["key_answered"] += len(answered)
+
+
+def _judge_dead_letters(world: World, disk: Disk, journal: Journal) -> None:
+    """I3 and I14: a dead letter is carried on once or given up, and stays what it was."""
+    for letter, started in disk.requeued.items():
+        if len(started) > 1:
+            world.violated(f"I3 the dead letter {letter} was requeued as {started}")
+    for letter, answered in journal.requeued.items():
+        if answered - set(disk.requeued.get(letter, [])) or disk.executions[letter].state is not WorkflowState.FAILED:
+            world.violated(f"I2 the dead letter {letter} was requeued as {sorted(answered)}, by what users were told")
+    for letter in journal.discarded:
+        if disk.executions[letter].resolution is not Resolution.DISCARDED:
+            world.violated(f"I2 the dead letter {letter} was discarded and is {disk.executions[letter].resolution}")
+
+
+def _judge_crashes(world: World, disk: Disk) -> None:
+    """I17: an attempt that kills its process is found out, and ends its execution."""
+    alone = not world.rates
+    for (execution_id, node_id, attempt), count in world.crashes.items():
+        if count > (2 if alone else 4):
+            world.violated(f"I17 {node_id}#{attempt} of {execution_id} has killed {count} processes")
+        world.happened["poisoned"] += disk.executions[execution_id].state is WorkflowState.FAILED
+
+
+def _audit(world: World, disk: Disk, graphs: Mapping[str, Graph]) -> None:
+    """Judge everything that is stored, as `workflow-engine audit` does."""
+    clocks_agree = not {"clock_skewed", "clock_stepped"} & world.rates.keys()
+    retries = {record.retry_of: each for each, record in disk.executions.items() if record.retry_of is not None}
     for record in disk.executions.values():
-        world.happened[f"execution_{record.state}"] += 1
-    defaults = node_defaults(load_settings())
-    graphs = {
-        definition_id: compile_graph(decode(definition.body), defaults)
-        for definition_id, definition in disk.definitions.items()
-    }
-    audit(world, disk, graphs)
+        history = disk.loaded(record.execution_id)
+        found = judge(history, graphs[record.definition_id], clocks_agree=clocks_agree)
+        found += judge_place(record, disk.partitions)
+        found += judge_resolution(record, retries.get(record.execution_id), is_kept=True)
+        if record.retry_of is not None:
+            found += judge_retry(history, disk.loaded(record.retry_of), is_kept=True)
+        for finding in found:
+            world.violated(str(finding))
+    for claim, execution_id, definition_id in disk.claims.values():
+        record_of = disk.executions.get(execution_id)
+        for finding in judge_claim(claim.key, execution_id, definition_id, record_of, is_kept=True):
+            world.violated(str(finding))
 
 
-__all__ = ["describe", "run_seed"]
+__all__ = ["TOPOLOGIES", "describe", "run_seed"]

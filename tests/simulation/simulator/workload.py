@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from simulator.disk import Disk
 from simulator.loop import HOST
-from simulator.world import World
+from simulator.world import SKEW_SECONDS, World
 from workflow_engine.plugins import Handler, NodeContext, PermanentError, RetryAfter, handler
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.machine import AttemptError
@@ -20,8 +20,6 @@ from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.core.state import NodeState
 from workflow_engine.runtime.worker.attempt import begin, run_attempt
 from workflow_engine.runtime.worker.tools import make_tools, no_secrets
-
-PERMISSION_SECONDS = 2.0
 
 
 class Behaviour(BaseModel):
@@ -37,6 +35,8 @@ class Behaviour(BaseModel):
 
 def draw_definition(random: Random, name: str, *, crashing: bool = False) -> dict[str, Any]:
     """A random DAG of a handful of nodes, sometimes a wide one; when `crashing`, sometimes with a deadly node."""
+    # Drawn in any case: without the deadly nodes, the rest of the workload stays what it was.
+    deadly, position = random.random() < 0.1, random.random()
     if random.random() < 0.1:
         return _fan_out(random, name, random.randrange(10, 60))
     size = random.randrange(1, 10)
@@ -45,8 +45,8 @@ def draw_definition(random: Random, name: str, *, crashing: bool = False) -> dic
         earlier = list(range(index))
         needed = random.sample(earlier, min(len(earlier), random.randrange(0, 4)))
         nodes.append(_node(random, f"n{index}", [f"n{position}" for position in needed]))
-    if crashing and random.random() < 0.1:
-        random.choice(nodes)["config"]["fails"] = ["crash"]
+    if crashing and deadly:
+        nodes[int(position * size)]["config"]["fails"] = ["crash"]
     return {"name": name, "dag": {"nodes": nodes}}
 
 
@@ -76,13 +76,14 @@ def _node(random: Random, node_id: str, dependencies: list[str], failing: float 
     }
 
 
-def simulated_handler(world: World, disk: Disk) -> Handler:
+def simulated_handler(world: World, disk: Disk, permission_seconds: float) -> Handler:
     """A handler that behaves as configured, and reports to the oracle outside the engine."""
+    oracle = Oracle(world, disk, permission_seconds)
 
     @handler("simulated", config=Behaviour)
     async def simulated(config: Behaviour, context: NodeContext) -> Any:
         key = (context.execution_id, context.node_id, context.attempt, HOST.get())
-        _check_start(world, disk, context, key)
+        oracle.check_start(context, key)
         try:
             return await _behave(config, context, lambda: world.running.discard(key), lambda: _crash(world, key))
         finally:
@@ -160,30 +161,63 @@ async def _crash(world: World, key: tuple[str, str, int, tuple[str, int]]) -> No
     await asyncio.sleep(0)
 
 
-def _is_too_late(world: World, disk: Disk, context: NodeContext) -> bool:
-    """Whether an outcome was committed before whoever starts its attempt may have looked.
+class Oracle:
+    """What must hold whenever a handler starts, by what the store has at that moment.
 
-    A worker that does not own the execution has looked at most a third of the lease ago.
+    A worker that does not own the execution has read the store at most `permission_seconds` ago; an owner knows.
     """
-    age = world.loop.time() - disk.committed_at[context.execution_id, context.node_id, context.attempt]
-    return world.topology != "distributed" or age > PERMISSION_SECONDS
 
+    def __init__(self, world: World, disk: Disk, permission_seconds: float) -> None:
+        self._world = world
+        self._disk = disk
+        self._permission_seconds = permission_seconds
 
-def _check_start(world: World, disk: Disk, context: NodeContext, key: tuple[str, str, int, tuple[str, int]]) -> None:
-    """I7: whatever a node waits for is committed when its handler starts. I5, I8: nothing starts twice."""
-    execution_id, node_id, attempt = context.execution_id, context.node_id, context.attempt
-    world.note(f"start {execution_id[-6:]} {node_id}#{attempt} on {HOST.get()}")
-    committed = disk.attempts.get(execution_id, {})
-    completed = {row.node_id for row in committed.values() if row.state is NodeState.COMPLETED}
-    for dependency in context.inputs:
-        if dependency not in completed:
-            world.violated(f"I7 {node_id} of {execution_id} started before {dependency} was committed")
-    if (node_id, attempt) in committed and _is_too_late(world, disk, context):
-        world.violated(f"I8 {node_id}#{attempt} of {execution_id} started although its outcome is committed")
-    if attempt > 1 and (node_id, attempt - 1) not in committed:
-        world.violated(f"I6 {node_id}#{attempt} of {execution_id} started before attempt {attempt - 1} was committed")
-    world.happened["handler_started"] += 1
-    world.starts[execution_id, node_id, attempt] += 1
-    if key in world.running:
-        world.violated(f"I8 {node_id}#{attempt} of {execution_id} started while it runs in the same process")
-    world.running.add(key)
+    def check_start(self, context: NodeContext, key: tuple[str, str, int, tuple[str, int]]) -> None:
+        world = self._world
+        execution_id, node_id, attempt = key[:3]
+        world.note(f"start {execution_id[-6:]} {node_id}#{attempt} on {key[3]}")
+        self._check_rows(context)
+        if attempt > 1:
+            self._check_retry(execution_id, node_id, attempt)
+        may_start = world.who_may_start(execution_id)
+        if len(may_start) > 1:
+            world.violated(f"I21 {may_start} all own the partition of {execution_id}")
+        world.happened["handler_started"] += 1
+        world.starts[key[:3]] += 1
+        world.started_at.setdefault(key[:3], world.loop.time())
+        if key in world.running:
+            world.violated(f"I8 {node_id}#{attempt} of {execution_id} started while it runs in the same process")
+        world.happened["attempt_overlapped"] += any(
+            each[:3] == key[:3] and not world.loop.is_dead(each[3]) for each in world.running
+        )
+        world.running.add(key)
+
+    def _check_rows(self, context: NodeContext) -> None:
+        world, disk = self._world, self._disk
+        execution_id, node_id, attempt = context.execution_id, context.node_id, context.attempt
+        committed = disk.attempts.get(execution_id, {})
+        completed = {row.node_id for row in committed.values() if row.state is NodeState.COMPLETED}
+        for dependency in context.inputs:
+            if dependency not in completed:
+                world.violated(f"I7 {node_id} of {execution_id} started before {dependency} was committed")
+        if (node_id, attempt) in committed and self._is_too_late(disk.committed_at[execution_id, node_id, attempt]):
+            world.violated(f"I8 {node_id}#{attempt} of {execution_id} started although its outcome is committed")
+        if execution_id in disk.ended_at and self._is_too_late(disk.ended_at[execution_id]):
+            world.violated(f"I19 {node_id}#{attempt} of {execution_id} started although that has ended")
+
+    def _is_too_late(self, committed_at: float) -> bool:
+        return self._world.loop.time() - committed_at > self._permission_seconds
+
+    def _check_retry(self, execution_id: str, node_id: str, attempt: int) -> None:
+        world = self._world
+        before = self._disk.attempts.get(execution_id, {}).get((node_id, attempt - 1))
+        if before is None or before.retry_at is None:
+            world.violated(
+                f"I6 {node_id}#{attempt} of {execution_id} started before attempt {attempt - 1} was committed"
+            )
+            return
+        began_at = world.started_at.get((execution_id, node_id, attempt - 1), 0.0)
+        early = began_at + (before.retry_at - before.finished_at) / 1000 - world.loop.time()
+        apart = 2 * SKEW_SECONDS if {"clock_skewed", "clock_stepped"} & world.rates.keys() else 0.0
+        if early > apart + 0.01:
+            world.violated(f"I15 {node_id}#{attempt} of {execution_id} started {early:.2f} s before it was due")
