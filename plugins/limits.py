@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..runtime.core.limits import MAX_DELAY_SECONDS, MAX_RETRIES, MAX_TIMEOUT_SECONDS
+from ..runtime.core.permits import MAX_LEVEL
 
 MAX_EXPONENTIAL_BASE = 100.0
 MAX_RUNNING = 1_000_000
@@ -15,10 +16,11 @@ MAX_RUNNING = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `count` attempts begin in `per_seconds` seconds, on all replicas together.
+    """`count` attempts begin in `per_seconds` seconds, on all replicas together; `count` at once after a quiet time.
 
     `key`, if given, is called with the attempt's configuration and names what the limit is for, such as a tenant or a
-    host: each has its own. None, and no `key`: one limit for the whole handler. Raises `TypeError` and `ValueError`.
+    host: each has its own. None, and no `key`: one limit for the whole handler. `RetryAfter` with `seconds` closes the
+    key of its attempt for everybody until then. Raises `TypeError` and `ValueError`.
     """
 
     count: int
@@ -28,6 +30,11 @@ class RateLimit:
     def __post_init__(self) -> None:
         check_count("RateLimit: count", self.count, 1, MAX_RUNNING)
         check_seconds("RateLimit: per_seconds", self.per_seconds, MAX_TIMEOUT_SECONDS)
+        if not 0 < self.count * round(self.per_seconds * 1_000_000) < MAX_LEVEL:
+            raise ValueError(
+                f"RateLimit: {self.count} in {self.per_seconds:g} seconds cannot be kept to the microsecond; say the "
+                f"same of a time that is {'shorter' if self.per_seconds > 1 else 'longer'}"
+            )
         if self.key is not None and not callable(self.key):
             raise TypeError(
                 f"RateLimit: key must be a function of the configuration, such as lambda config: config.tenant, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,8 +20,11 @@ from .errors import SetupError
 from .plugin_hooks import PluginHooks
 from .ports import Store
 from .store.sqlite import SqliteStore
+from .transport.kept_permits import MemoryPermits
 from .worker.assignment import ChildSettings
 from .worker.isolated import Isolation
+from .worker.limited import LimitedHandler, limits_of
+from .worker.limits import LimitedHandlers
 from .worker.waiting import Gate, Gates
 
 if TYPE_CHECKING:
@@ -135,13 +139,35 @@ def served_handlers(settings: Settings, catalogue: Catalogue) -> Mapping[str, Ha
     return {name: catalogue[name] for name in settings.worker_handlers}
 
 
-def build_gates(handlers: Mapping[str, Handler]) -> Mapping[str, Gates]:
+def build_limited(
+    settings: Settings, handlers: Mapping[str, Handler], broker: Broker | None, clock: Clock
+) -> LimitedHandlers:
+    """What holds back the attempts of handlers that have limits for all replicas, by handler.
+
+    Without a broker they are kept in memory: limits are those of this process then.
+    """
+    found = {name: limits for name, handler in handlers.items() if (limits := limits_of(handler)) is not None}
+    limited: dict[str, LimitedHandler] = {}
+    keeper = broker or MemoryPermits(lambda: round(clock.monotonic() * 1_000_000), lambda name: limited[name].hear())
+    for name, limits in found.items():
+        limited[name] = LimitedHandler(
+            handlers[name],
+            limits,
+            keeper=keeper,
+            clock=clock,
+            lease_seconds=math.inf if broker is None else settings.worker_heartbeat_timeout,
+            renew_seconds=settings.worker_heartbeat_interval,
+        )
+    return LimitedHandlers(limited)
+
+
+def build_gates(handlers: Mapping[str, Handler], limited: LimitedHandlers) -> Mapping[str, Gates]:
     """What attempts have to pass that run in this process, by handler."""
-    return {
-        name: (Gate(handler.max_running_per_process),)
-        for name, handler in handlers.items()
-        if handler.max_running_per_process is not None
-    }
+    gates: dict[str, Gates] = {name: (each.tally,) for name, each in limited.by_name.items()}
+    for name, handler in handlers.items():
+        if handler.max_running_per_process is not None:
+            gates[name] = (*gates.get(name, ()), Gate(handler.max_running_per_process))
+    return gates
 
 
 def node_defaults(settings: Settings) -> NodeDefaults:

@@ -41,6 +41,7 @@ from .parts import (
     build_gates,
     build_hooks,
     build_isolation,
+    build_limited,
     build_store,
     node_defaults,
     plugin_settings,
@@ -106,6 +107,9 @@ class Runtime:
         self.checkpoints = self._build_checkpoints()
         self._http = SharedSession(allow_private=settings.allow_private_addresses)
         self._isolation = build_isolation(settings)
+        self.limited = build_limited(settings, self.handlers, self.broker, self.clock)
+        if self.shared is not None:
+            self.shared.on_permits = self.limited.hear
         self.pool = self._build_pool(run_isolated or self._isolation.run)
         self.deliveries = self._build_deliveries()
         self.owner = self._build_owner() if self.has_role("orchestrator") else None
@@ -163,6 +167,8 @@ class Runtime:
             await self._announce()
             self._run("transport", self.shared.run)
             self._run("heartbeats", self.heartbeats.run)
+        for name, limited in self.limited.by_name.items():
+            self._run(f"limits of {name}", limited.run)
         if self.taker is not None:
             self._run("taker", self.taker.run)
         if self.has_role("worker"):
@@ -233,6 +239,7 @@ class Runtime:
         assert self.broker is not None
         if self.taker is not None:
             await self.taker.close()
+        await asyncio.gather(*(limited.leave() for limited in self.limited.by_name.values()))
         if not await shared.flush(FLUSH_SECONDS):
             log.warning("outcomes are left behind: their attempts will run again elsewhere")
         with suppress(BrokerUnavailable, TimeoutError):
@@ -357,8 +364,9 @@ class Runtime:
                 clock=self.clock,
                 max_output_bytes=self.settings.max_node_output_bytes,
             ),
-            gates=build_gates(self.handlers),
+            gates=build_gates(self.handlers, self.limited),
             watch=self.hooks.attempts,
+            limited=self.limited,
         )
 
     def _build_deliveries(self) -> Deliveries:

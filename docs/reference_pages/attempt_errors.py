@@ -69,6 +69,12 @@ ATTEMPT_ERRORS: dict[str, AttemptError] = {
     "output_too_large": AttemptError(
         False, "The handler's result is too large.", "Return less, or put it elsewhere and return where it is."
     ),
+    "rate_limit_key_invalid": AttemptError(
+        False,
+        "The rate limit of the handler makes no key of the configuration: its function raised, or returned neither "
+        "None nor a printable text of at most 512 characters.",
+        "Correct the function `key` of the handler's `RateLimit`, or the field of the configuration that it uses.",
+    ),
     "redirect_refused": AttemptError(
         False,
         "The service redirects to what is no http or https URL, or from https to http.",

@@ -134,7 +134,7 @@ def run_attempt(attempt: Attempt, tools: Tools) -> Awaitable[AttemptResult]:
 async def _run_on_loop(attempt: Attempt, tools: Tools) -> AttemptResult:
     handler = attempt.handler
     try:
-        config = _config(attempt)
+        config = resolve_config(attempt.delivery, handler, attempt.inputs)
         run = handler.run if handler.make is None else tools.warm.get(handler) or await tools.warm.open(handler)
         result = await run(config, attempt.context)
     except (asyncio.CancelledError, GeneratorExit):
@@ -154,7 +154,7 @@ async def _run_in_thread(attempt: Attempt, tools: Tools) -> AttemptResult:
 
     def work() -> AttemptResult:
         try:
-            result = run(_config(attempt), attempt.context)
+            result = run(resolve_config(attempt.delivery, handler, attempt.inputs), attempt.context)
         except BaseException as error:
             return _failed(attempt, error)
         return _output(handler, result, tools.max_output_bytes)
@@ -170,10 +170,11 @@ def _failed(attempt: Attempt, error: BaseException) -> AttemptResult:
     return None, describe_failure(error)
 
 
-def _config(attempt: Attempt) -> Any:
-    execution, node, _ = attempt.delivery
-    config = execution.graph.configs[node].renderer.render(attempt.inputs)
-    return config if attempt.handler.config_model is None else _validated(attempt.handler, config)
+def resolve_config(delivery: Delivery, handler: Handler, inputs: AttemptInputs) -> Any:
+    """The configuration as the handler gets it. Raises what is wrong with it."""
+    execution, node, _ = delivery
+    config = execution.graph.configs[node].renderer.render(inputs)
+    return config if handler.config_model is None else _validated(handler, config)
 
 
 def _output(handler: Handler, result: Any, max_output_bytes: int) -> AttemptResult:

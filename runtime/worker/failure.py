@@ -39,6 +39,10 @@ class OpenFailed(Exception):
         self.retry_after_seconds = described.retry_after_seconds
 
 
+class KeyInvalid(Exception):
+    """The handler's rate limit makes no key of the configuration."""
+
+
 def describe_failure(error: BaseException) -> AttemptError:
     """The error that is recorded for an attempt that ended with `error`.
 
@@ -57,6 +61,8 @@ def describe_failure(error: BaseException) -> AttemptError:
         return AttemptError("template_failed", _message(error), False)
     if isinstance(error, ConfigInvalid):
         return AttemptError("config_invalid", _message(error), False)
+    if isinstance(error, KeyInvalid):
+        return AttemptError("rate_limit_key_invalid", _message(error), False)
     # A CancelledError that leaks out of a handler nobody cancelled is a passing fault of what it waited for.
     passing = isinstance(error, (Exception, asyncio.CancelledError))
     retryable = passing and not isinstance(error, _PERMANENT)

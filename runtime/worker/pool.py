@@ -25,6 +25,8 @@ from ..failpoints import failpoint
 from ..plugin_hooks import AttemptWatch
 from .attempt import Attempt, AttemptResult, Tools, begin, run_attempt
 from .failure import describe_failure, timed_out
+from .limits import LimitedHandlers
+from .traces import is_task_of_now, left_no_traces
 from .waiting import Gates, Waiting
 
 log = logging.getLogger(__name__)
@@ -84,8 +86,10 @@ class WorkerPool:
         tools: Tools,
         gates: Mapping[str, Gates] = MappingProxyType({}),
         watch: AttemptWatch | None = None,
+        limited: LimitedHandlers | None = None,
     ) -> None:
         """`gates`: what attempts have to pass, by handler, of those that have some. `watch`: who is told of attempts.
+        `limited`: handlers whose attempts need permits first.
 
         `may_start` says of an execution whether something of it may start now; what may not is held.
 
@@ -97,11 +101,14 @@ class WorkerPool:
         self._clock = clock
         self._hand_in = hand_in
         self._on_start = on_start
-        self._may_start = may_start
+        self.may_start = may_start
         self._run_isolated = run_isolated
         self._tools = tools
         self._waiting = Waiting(gates)
         self._watch_attempts = watch
+        self.waiting_of: Callable[[str], int] = self._waiting.count_of
+        self.limited = limited or LimitedHandlers({})
+        self.limited.bind(self)
         self._held: list[Delivery] = []
         self._has_taken = False
         """Whether deliveries of other replicas' owners have ever been run here."""
@@ -125,8 +132,8 @@ class WorkerPool:
 
     @property
     def queued_count(self) -> int:
-        """How many deliveries wait, for a slot or for others of their handler to end."""
-        return len(self._waiting)
+        """How many deliveries wait that another process might start: for a slot, or for others here to end."""
+        return len(self._waiting) + self.limited.ready_count
 
     @property
     def ready_count(self) -> int:
@@ -136,11 +143,11 @@ class WorkerPool:
     @property
     def held_up(self) -> set[str]:
         """The handlers of which more wait here than may start."""
-        return self._waiting.held_up
+        return self._waiting.held_up | self.limited.held_up
 
     def queued_by_handler(self) -> Counter[str]:
-        """How many deliveries wait, by handler, as `Waiting` counts them."""
-        return self._waiting.count_by_handler()
+        """How many deliveries wait, by handler, as `Waiting` counts them; those that wait for permits too."""
+        return self._waiting.count_by_handler() + self.limited.count_by_handler()
 
     @property
     def attempts_in_hand(self) -> list[tuple[str, int, int]]:
@@ -167,10 +174,14 @@ class WorkerPool:
         Returns those whose handler is not here.
         """
         unserved = []
+        limited = self.limited.by_name
         for execution, node in ready:
             if execution.permitted_until is not None:
                 self._has_taken = True
-            if execution.graph.handlers[node] in self._handlers:
+            handler = execution.graph.handlers[node]
+            if handler in limited:
+                limited[handler].add(Delivery(execution, node, execution.attempts[node]))
+            elif handler in self._handlers:
                 self._waiting.add(Delivery(execution, node, execution.attempts[node]))
             else:
                 unserved.append((execution, node))
@@ -185,7 +196,29 @@ class WorkerPool:
 
     def withdraw(self, wanted: Callable[[Delivery], bool], limit: int) -> list[Delivery]:
         """Take out at most `limit` queued deliveries that are `wanted`: somebody else is to run them."""
-        return self._waiting.withdraw(wanted, limit)
+        withdrawn = self._waiting.withdraw(wanted, limit)
+        return withdrawn + self.limited.withdraw_ready(wanted, limit - len(withdrawn))
+
+    def withdraw_all(self, wanted: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Take out every `wanted` delivery that has not started, whatever it waits for."""
+        waiting = self._waiting.withdraw(wanted, len(self._waiting))
+        return [*waiting, *self.limited.withdraw(wanted), *self.take_held(wanted)]
+
+    def room(self) -> int:
+        """How many attempts would find a free slot now."""
+        return max(0, self._concurrency - self.running_count - self._waiting.ready_count)
+
+    def let_through(self, deliveries: Iterable[Delivery]) -> None:
+        """These have the permits that their handlers need."""
+        for delivery in deliveries:
+            self._waiting.add(delivery)
+        self.look_again()
+
+    def refuse(self, delivery: Delivery, error: AttemptError) -> None:
+        """This has failed before it began."""
+        _log_failure(delivery, error)
+        now = self._clock.now()
+        self._hand_in(Outcome(delivery.execution.execution_id, delivery.node, delivery.attempt, None, error, now, now))
 
     def take_held(self, wanted: Callable[[Delivery], bool]) -> list[Delivery]:
         """Take out the held deliveries that are `wanted`."""
@@ -221,10 +254,12 @@ class WorkerPool:
         for slot in list(self._slots):
             if slot.delivery is not None and slot.delivery.execution.execution_id in wanted:
                 self._give_up(slot)
+        self.limited.withdraw(lambda delivery: delivery.execution.execution_id in wanted)
 
     def stop_starting(self) -> None:
         """From now on nothing is started; what runs goes on."""
         self._stopping = True
+        self.limited.stop()
         for slot in list(self._idle):
             self._wake(slot)
         self._idle.clear()
@@ -274,7 +309,7 @@ class WorkerPool:
                 continue
             # Checked without an await before the handler starts: a process that was paused, or cut off from the
             # store, starts nothing that is another's by now.
-            if not self._may_start(delivery.execution):
+            if not self.may_start(delivery.execution):
                 self._held.append(delivery)
                 continue
             if self._has_taken and self._runs(delivery):
@@ -317,7 +352,7 @@ class WorkerPool:
             error, usable = describe_failure(cancelled), False
         except GeneratorExit as closed:
             # Raised by the handler, or by the interpreter that clears away a loop that is gone.
-            if not _is_current(slot.task):
+            if not is_task_of_now(slot.task):
                 raise
             error, usable = describe_failure(closed), False
         if slot.given_up:
@@ -325,7 +360,7 @@ class WorkerPool:
         failpoint("worker.attempt.done")
         slot.leave()
         self._hand_in_outcome(slot, delivery, output, error)
-        return usable and _left_no_traces(slot.task, context_before)
+        return usable and left_no_traces(slot.task, context_before)
 
     def _begin(self, slot: _Slot, delivery: Delivery) -> None:
         """The time of an attempt begins."""
@@ -344,6 +379,9 @@ class WorkerPool:
         if error is not None:
             jitter = self._clock.chance()
             _log_failure(delivery, error)
+            limited = self.limited.by_name.get(delivery.execution.graph.handlers[delivery.node])
+            if limited is not None:
+                limited.note_failure(delivery, error)
         execution, node, attempt = delivery
         ended_at = self._clock.now()
         outcome = Outcome(execution.execution_id, node, attempt, output, error, slot.started_at, ended_at, jitter)
@@ -447,17 +485,6 @@ class WorkerPool:
             self._watch(min(deadlines))
 
 
-def _left_no_traces(task: asyncio.Task[None] | None, context_before: contextvars.Context) -> bool:
-    """Whether the next attempt may run where one has just ended: no cancel pending, no variable changed."""
-    if task is None or task.cancelling():
-        return False
-    try:
-        return contextvars.copy_context() == context_before
-    except BaseException:
-        # Raised by the comparison of two values. Nothing is awaited here, so it is nobody's cancel.
-        return False
-
-
 def _log_failure(delivery: Delivery, error: AttemptError) -> None:
     log.info(
         "node %s failed at attempt %d of execution %s: %s: %s",
@@ -468,10 +495,3 @@ def _log_failure(delivery: Delivery, error: AttemptError) -> None:
         error.message,
         extra={"execution_id": delivery.execution.execution_id, "attempt": delivery.attempt},
     )
-
-
-def _is_current(task: asyncio.Task[None] | None) -> bool:
-    try:
-        return asyncio.current_task() is task
-    except RuntimeError:
-        return False

@@ -122,7 +122,7 @@ class Taker:
         """Take nothing more, and give back what has not started."""
         self._stopping = True
         self._heard.set()
-        await self._give_back_in_time(self._take_out(self._pool.withdraw(self._is_taken, len(self._in_hand))))
+        await self._give_back_in_time(self._take_out(self._pool.withdraw_all(self._is_taken)))
 
     async def close(self) -> None:
         """Give back what was stopped unfinished."""
@@ -170,8 +170,7 @@ class Taker:
         """The store does not answer here: what has not started is given back, for whoever reaches it."""
         self.store_is_away = True
         self._rare_log.write(logging.WARNING, "store", f"deliveries are left to others, as the store is away: {error}")
-        waiting = self._pool.withdraw(self._is_taken, len(self._in_hand)) + self._pool.take_held(self._is_taken)
-        await self._give_back_in_time(self._take_out(waiting))
+        await self._give_back_in_time(self._take_out(self._pool.withdraw_all(self._is_taken)))
 
     def _seconds_to_next(self) -> float:
         due = min(self._next_look, self._next_check)

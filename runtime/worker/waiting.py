@@ -32,6 +32,9 @@ class Gate:
         """Whether another attempt may start."""
         return self._running < self._limit
 
+    def note_taken(self) -> None:
+        """One has left the line: it starts now, or never."""
+
     def enter(self) -> None:
         """An attempt starts."""
         self._running += 1
@@ -39,6 +42,31 @@ class Gate:
     def leave(self) -> None:
         """An attempt has ended, or is no longer waited for."""
         self._running -= 1
+
+
+class Tally(Gate):
+    """Lets everybody pass, knows how many have, and calls whenever somebody comes or goes."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(0)
+        self._call = call
+
+    @property
+    def running(self) -> int:
+        """How many attempts run."""
+        return self._running
+
+    def has_room(self) -> bool:
+        return True
+
+    def note_taken(self) -> None:
+        self._call()
+
+    def leave(self) -> None:
+        super().leave()
+        self._call()
 
 
 Gates = Sequence[Gate]
@@ -98,6 +126,11 @@ class Waiting:
             line = self._lines[handler, is_suspect] = _Line(self.gates_of(handler, is_suspect), FairQueue())
         line.deliveries.add(delivery)
 
+    def count_of(self, handler: str) -> int:
+        """How many of a handler that has gates wait."""
+        lines = (self._lines.get((handler, is_suspect)) for is_suspect in (False, True))
+        return sum(len(line.deliveries) for line in lines if line is not None)
+
     def gates_of(self, handler: str, is_suspect: bool) -> Gates:
         """What an attempt has to pass."""
         gates = self._gates.get(handler, ())
@@ -117,6 +150,8 @@ class Waiting:
         for key, line in self._lines.items():
             if line.may_go_on():
                 delivery = line.deliveries.take()
+                for gate in line.gates:
+                    gate.note_taken()
                 del self._lines[key]
                 if line.deliveries:
                     self._lines[key] = line  # behind the others

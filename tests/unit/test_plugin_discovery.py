@@ -468,6 +468,8 @@ def test_a_bad_declaration_names_the_handler_and_the_argument(
         (lambda: RateLimit(0, 1), ValueError, "RateLimit: count must be from 1 to 1000000, not 0"),
         (lambda: RateLimit(1.0, 1), TypeError, "RateLimit: count must be a whole number, not 1.0"),
         (lambda: RateLimit(1, 0), ValueError, "RateLimit: per_seconds must be above 0"),
+        (lambda: RateLimit(100_000, 600_000), ValueError, "RateLimit: 100000 in 600000 seconds cannot be kept"),
+        (lambda: RateLimit(1, 1e-9), ValueError, "RateLimit: 1 in 1e-09 seconds cannot be kept"),
         (lambda: RateLimit(1, 1, key="tenant"), TypeError, "RateLimit: key must be a function"),
         (RetryDefaults, ValueError, "RetryDefaults: says nothing; give it max_retries"),
         (lambda: RetryDefaults(max_retries=-1), ValueError, "RetryDefaults: max_retries must be from 0 to 100, not -1"),
