@@ -87,7 +87,8 @@ class Definitions:
         digest, body = self._digest(document)
         if self._id_of_digest.get(digest) is None:
             checks = await self.handlers.checks(document)
-            problems = await off_loop(len(body), lambda: validate_definition(document, checks))
+            outputs = self.handlers.outputs
+            problems = await off_loop(len(body), lambda: validate_definition(document, checks, outputs))
             if problems:
                 raise InvalidDefinition(problems)
         return self._referred(digest, body, document)

@@ -14,6 +14,7 @@ from typing import Any
 from .clock import Clock
 from .core.config_schema import SchemaCheck, usable_schema
 from .core.definition import ConfigCheck, named_handlers
+from .core.output_schema import output_schemas
 from .errors import FunctionNotFound
 from .ports import CatalogueStore, HandlerRecord
 
@@ -46,6 +47,7 @@ class KnownHandlers:
         self._read_at = -math.inf
         self._reading = asyncio.Lock()
         self._schemas: dict[str, Mapping[str, Any] | None] = {}
+        self._outputs: Mapping[str, Mapping[str, Any]] | None = None
 
     async def checks(self, document: object) -> Mapping[str, ConfigCheck]:
         """The handlers that this definition may name, each with the check of its configurations.
@@ -53,6 +55,14 @@ class KnownHandlers:
         What it names and nobody is known to have is looked up once more. Raises `StoreUnavailable`.
         """
         return await self._checks(named_handlers(document))
+
+    @property
+    def outputs(self) -> Mapping[str, Mapping[str, Any]]:
+        """The JSON Schemas of outputs by handler, of those that are known and that declare one."""
+        if self._outputs is None:
+            known = {**self._elsewhere, **self._here}
+            self._outputs = output_schemas((name, record.output_schema) for name, record in known.items())
+        return self._outputs
 
     async def _checks(self, named: set[str]) -> Mapping[str, ConfigCheck]:
         wanted = named.difference(self._config_checks) if self._run_elsewhere else ()
@@ -96,6 +106,7 @@ class KnownHandlers:
                 self._elsewhere = {record.name: record for record in found}
                 self._read_at = read_at
                 self._schemas = {}
+                self._outputs = None
             return self._elsewhere
 
     def _schema(self, record: HandlerRecord) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from . import limits
 from .function import FUNCTION_PREFIX
 from .input_schema import check_input_schema
+from .output_schema import Missing, find_missing
 from .problem import Problem, did_you_mean, join_path, show
 from .shape import describe_errors
 from .template import INPUT_ROOT, OUTPUT_FIELD, CompiledConfig, Reference, compile_config, contains_template
@@ -91,13 +93,20 @@ class WorkflowDefinition(BaseModel):
     default_retry_config: RetryConfig | None = Field(default=None, description="for what its nodes leave out")
 
 
-def validate_definition(document: object, handlers: Mapping[str, ConfigCheck]) -> list[Problem]:
-    """Every problem of a definition; empty when it may run. `handlers` are the node types that exist."""
+def validate_definition(
+    document: object,
+    handlers: Mapping[str, ConfigCheck],
+    outputs: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[Problem]:
+    """Every problem of a definition; empty when it may run. `handlers` are the node types that exist.
+
+    `outputs` are the JSON Schemas of their outputs, of those that declare one.
+    """
     problems, found = _shape_problems(document)
     if isinstance(document, Mapping):
         others = _name_problems(document.get("name"))
         others += _input_schema_problems(document.get("input_schema"))
-        others += _Rules(_well_formed_nodes(document), handlers).check()
+        others += _Rules(_well_formed_nodes(document), handlers, outputs).check()
         problems += others
         found += len(others)
     if found > limits.MAX_PROBLEMS:
@@ -164,9 +173,13 @@ def _well_formed_nodes(document: Mapping[str, Any]) -> list[_Node]:
 class _Rules:
     """The rules between nodes. Lenient about shapes, which are reported elsewhere."""
 
-    def __init__(self, nodes: list[_Node], handlers: Mapping[str, ConfigCheck]) -> None:
+    def __init__(
+        self, nodes: list[_Node], handlers: Mapping[str, ConfigCheck], outputs: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self.nodes = nodes
         self.handlers = handlers
+        self.outputs = outputs
+        self.missing: dict[tuple[str, tuple[str | int, ...]], Missing | None] = {}
         self.problems: list[Problem] = []
         self.position_of: dict[str, int] = {}
         self.edges: list[list[int]] = [[] for _ in nodes]
@@ -302,7 +315,32 @@ class _Rules:
         if reference.root == node.id:
             self.report(place, f"template '{{{{ {reference} }}}}': a node cannot use its own output")
             return False
+        if reference.fallback is None:
+            self.check_path(place, reference)
         return True
+
+    def check_path(self, place: str, reference: Reference) -> None:
+        """Report what the node that is referred to can never have in its output."""
+        handler = self.nodes[self.position_of[reference.root]].handler
+        schema = None if handler is None else self.outputs.get(handler)
+        if handler is None or schema is None:
+            return
+        path = reference.path[1:]
+        if (handler, path) not in self.missing:
+            self.missing[handler, path] = find_missing(schema, path)
+        missing = self.missing[handler, path]
+        if missing is None:
+            return
+        parent = Reference(reference.root, reference.path[: missing.position + 1])
+        segment = path[missing.position]
+        what = f"item {segment}" if isinstance(segment, int) else f"key {show(segment)}"
+        keys = ", ".join(missing.keys[:20])
+        near = self.did_you_mean(str(segment), missing.keys) or (f"; there are {keys}" if keys else "")
+        self.report(
+            place,
+            f"template '{{{{ {reference} }}}}': '{parent}' never has the {what}, by the output that handler "
+            f"{show(handler)} declares{near}",
+        )
 
     def check_ancestors(self, indirect: list[tuple[int, str, Reference]]) -> None:
         """One bit for each node that is referenced from afar, carried down the edges in topological order."""

@@ -191,7 +191,8 @@ def _dumped(model: type[BaseModel], result: Any) -> Any:
     """A result as JSON values, by the model that it was declared with."""
     try:
         made = result if isinstance(result, model) else model.model_validate(result)
-        return made.model_dump(mode="json", by_alias=True)
+        # By the declared model, whatever class the result is of: others have seen its schema.
+        return model.__pydantic_serializer__.to_python(made, mode="json", by_alias=True)
     except ValidationError as error:
         faults = [
             f"{join_path('output', detail['loc'])} {describe_error(detail, model)}"

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from workflow_engine.plugins import NodeContext, PermanentError, handler, hookimpl
 from workflow_engine.plugins.values import Attempt, AttemptOutcome, EngineProcess, FinishedExecution
-from workflow_engine.runtime.errors import SetupError
+from workflow_engine.runtime.errors import InvalidDefinition, SetupError
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -139,4 +140,36 @@ async def test_handlers_get_secrets(start_runtime: Make, run_workflow: Make, mon
     assert [each.output for each in found] == ["1", "2", None]
     assert "there is no secret 'of-nobody': no plugin knows it; set WORKFLOW_ENGINE_SECRET_OF_NOBODY" in str(
         found[2].error
+    )
+
+
+class Person(BaseModel):
+    """Who it is."""
+
+    name: str
+
+
+class Employee(Person):
+    """Who it is, and what nobody was told of."""
+
+    salary: int
+
+
+@handler("person", output=Person)
+async def person(_config: dict[str, Any], _context: NodeContext) -> Person:
+    """Return more than is declared."""
+    return Employee(name="Mary", salary=1)
+
+
+async def test_templates_are_held_to_declared_outputs(start_runtime: Make, run_workflow: Make) -> None:
+    runtime = await start_runtime(handlers=[person])
+    first = {"id": "who", "handler": "person"}
+    assert (await run_workflow(runtime, [first])).output == {"name": "Mary"}
+    second = {"id": "out", "handler": "input", "dependencies": ["who"], "config": {"x": "{{ who.output.salary }}"}}
+    with pytest.raises(InvalidDefinition) as caught:
+        await run_workflow(runtime, [first, second])
+    [problem] = caught.value.problems
+    assert problem.path == "dag.nodes[1].config.x"
+    assert problem.message.endswith(
+        "'who.output' never has the key 'salary', by the output that handler 'person' declares; there are name"
     )

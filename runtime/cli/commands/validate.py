@@ -47,6 +47,7 @@ def _problems(file: DefinitionFile) -> Sequence[Problem]:
     from ....plugins.discovery import discover
     from ...core.definition import validate_definition
     from ...core.json_text import canonical
+    from ...core.output_schema import output_schemas
     from ...core.problem import Problem
     from ...parts import plugin_settings
 
@@ -54,7 +55,9 @@ def _problems(file: DefinitionFile) -> Sequence[Problem]:
     size, most = len(canonical(file.document)), settings.max_definition_bytes
     if size > most:
         return [Problem("$", f"has {size} bytes; at most {most} are allowed")]
-    return validate_definition(file.document, discover(plugin_settings(settings)).config_checks)
+    catalogue = discover(plugin_settings(settings))
+    outputs = output_schemas((record.name, record.output_schema) for record in catalogue.records)
+    return validate_definition(file.document, catalogue.config_checks, outputs)
 
 
 def _document(file: DefinitionFile, problems: Sequence[Problem]) -> dict[str, object]:
