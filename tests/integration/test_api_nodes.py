@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from api_client import NO_SUCH_ID, Client, Gate, Make, problem, submit, trigger
 
 from workflow_engine.plugins import NodeContext, RetryAfter, handler
 from workflow_engine.runtime.api import models
-from workflow_engine.runtime.cli.api import health_sources
 from workflow_engine.runtime.core.shares import NOBODY
 from workflow_engine.runtime.process import Runtime
 
@@ -100,13 +98,11 @@ async def test_a_node_whose_retry_runs_is_shown_as_running(start_runtime: Make, 
 
 
 async def test_a_node_that_waits_for_somebody_to_own_it(
-    client: Client, runtime: Runtime, make_api: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    client: Client, runtime: Runtime, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = await submit(client, flow(("a", "gate", []), ("b", "gate", [])))
     await trigger(client, execution_id)
     await gate.started.wait()
-    limited = await make_api(runtime, health=replace(health_sources(runtime), held_up=lambda: {"gate"}))
-    assert await waits_for(limited, execution_id, "b") == "limit"
     read_partitions = runtime.store.read_partitions
 
     async def nobody() -> Any:
@@ -115,6 +111,27 @@ async def test_a_node_that_waits_for_somebody_to_own_it(
     monkeypatch.setattr(runtime.store, "read_partitions", nobody)
     assert await waits_for(client, execution_id, "b") == "partition"
     gate.open.set()
+
+
+async def test_a_node_that_waits_for_others_of_its_handler(start_runtime: Make, make_api: Make) -> None:
+    begun, opened = asyncio.Event(), asyncio.Event()
+
+    @handler("alone", max_running_per_process=1)
+    async def alone(_config: dict[str, Any], _context: NodeContext) -> None:
+        """Run alone."""
+        begun.set()
+        await opened.wait()
+
+    client = await make_api(await start_runtime(handlers=[alone]))
+    execution_id = await submit(client, flow(("a", "alone", []), ("b", "alone", [])))
+    await trigger(client, execution_id)
+    await begun.wait()
+    waiting = (await node(client, execution_id, "b"))["waiting"]
+    assert (waiting["for"], waiting["message"]) == (
+        "limit",
+        "waits for its turn: as many attempts of 'alone' run as may",
+    )
+    opened.set()
 
 
 async def test_what_is_not_there(client: Client) -> None:
