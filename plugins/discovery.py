@@ -76,7 +76,7 @@ def discover(settings: Mapping[str, Any], plugins: Iterable[object] = ()) -> Cat
     policy = Policy.of(settings)
     notices = [] if policy.folder is None else add_folder(policy.folder)
     read_only = MappingProxyType(dict(settings))
-    found = _without_duplicates([*_installed(policy, read_only), *_given(plugins, read_only)])
+    found = without_duplicates([*_installed(policy, read_only), *_given(plugins, read_only)])
     broken = [plugin for plugin in found if plugin.error is not None]
     reasons = [str(plugin.reason) for plugin in broken]
     if reasons and policy.on_error == "stop":
@@ -113,7 +113,7 @@ def _given(plugins: Iterable[object], settings: Mapping[str, Any]) -> Iterator[P
         yield plugin
 
 
-def _without_duplicates(plugins: Iterable[Plugin]) -> list[Plugin]:
+def without_duplicates(plugins: Iterable[Plugin]) -> list[Plugin]:
     """The same, where one that registers a name that is taken is not loaded."""
     owners: dict[str, str] = {}
     found = []

@@ -86,11 +86,11 @@ def find_sources() -> list[Source]:
     """Every entry point of the group: the engine's own first, then by the distributions' names."""
     found = []
     for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        found.append(Source(entry, Origin() if entry.dist is None else _origin_of(entry.dist)))
+        found.append(Source(entry, Origin() if entry.dist is None else origin_of(entry.dist)))
     return sorted(found, key=_place)
 
 
-def _origin_of(distribution: metadata.Distribution) -> Origin:
+def origin_of(distribution: metadata.Distribution) -> Origin:
     """Its name and version; what is damaged may lack them."""
     names, versions = (distribution.metadata.get_all(key, []) for key in ("Name", "Version"))
     return Origin(next(iter(names), None), next(iter(versions), None))
@@ -127,7 +127,7 @@ def _hidden(place: str, elsewhere: list[str]) -> Iterator[str]:
 def _versions(path: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions(path=path):
-        name, version = _origin_of(distribution)
+        name, version = origin_of(distribution)
         if name:
             found.setdefault(canonicalize_name(name), version or "without a version")
     return found

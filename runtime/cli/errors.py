@@ -24,8 +24,8 @@ EXIT_CODES = (
     (0, "it worked; a workflow that was waited for is COMPLETED"),
     (
         FAILURE,
-        "it failed: the workflow is FAILED, a check of `doctor` is an error, `audit` has found something, or the "
-        "engine has a fault",
+        "it failed: the workflow is FAILED, a check of `doctor` or `plugin check` is an error, `audit` has found "
+        "something, or the engine has a fault",
     ),
     (USAGE_ERROR, "what was given is at fault: arguments, a file, a setting, an id, an API key"),
     (UNREACHABLE, "the server cannot be reached, or says that it is not available now"),
