@@ -85,6 +85,15 @@ class NodeSeen(NamedTuple):
     cancelled: bool
 
 
+class ExecutionHistory(NamedTuple):
+    """What is stored of an execution, and what it is an execution of."""
+
+    loaded: LoadedExecution
+    graph: Graph
+    name: str
+    version: int
+
+
 class ExecutionResults(NamedTuple):
     """What an execution came to. `output_text` is JSON text; None until it is COMPLETED."""
 
@@ -333,6 +342,17 @@ class Engine:
         state = _node_states(loaded.record, execution)[node_id]
         cancelled = any(not command.consumed for command in loaded.commands)
         return NodeSeen(loaded.record, execution, node, state, cancelled)
+
+    async def history(self, execution_id: str) -> ExecutionHistory:
+        """What is stored of an execution, without its inputs and outputs. Raises `ExecutionNotFound`."""
+        loaded = await self._store.read_execution_state(execution_id)
+        if loaded is None:
+            raise ExecutionNotFound(execution_id)
+        definition = await self._store.read_definition(loaded.record.definition_id)
+        if definition is None:
+            raise LookupError(f"there is no definition {loaded.record.definition_id}")
+        graph = await self._graphs.get(definition.definition_id)
+        return ExecutionHistory(loaded, graph, definition.name, definition.version)
 
     async def _see(self, execution_id: str) -> tuple[Execution | None, LoadedExecution, Sequence[Heartbeat], Execution]:
         """An execution as it is in memory, as it is stored, what others say, and what all that adds up to."""

@@ -18,6 +18,7 @@ from .docs_routes import DocsRoutes
 from .execution_routes import ExecutionRoutes
 from .function_routes import FunctionRoutes
 from .health_routes import HealthRoutes
+from .history_routes import HistoryRoutes
 from .key_routes import KeyRoutes
 from .keys import Keys
 from .node_routes import NodeRoutes
@@ -25,7 +26,7 @@ from .options import ApiOptions, HealthSources
 from .plugin_routes import plugin_routes
 from .problems import problems_middleware
 from .replica_routes import ReplicaRoutes
-from .responses import add_default_headers
+from .responses import SERVER_NAME, add_default_headers
 from .routing import Route
 from .start_routes import StartRoutes
 from .submit_routes import SubmitRoutes
@@ -81,6 +82,7 @@ def build_routes(
         *SubmitRoutes(engine, options).routes(),
         *ExecutionRoutes(engine).routes(),
         *NodeRoutes(engine, health, clock).routes(),
+        *HistoryRoutes(engine, SERVER_NAME).routes(),
         *DeadLetterRoutes(engine).routes(),
         *DefinitionRoutes(engine, options).routes(),
         *StartRoutes(engine, clock, options).routes(),

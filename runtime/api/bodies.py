@@ -152,6 +152,33 @@ class AttemptsQuery(Query):
     )
 
 
+class HistoryQuery(Query):
+    """Which part of a history to show."""
+
+    limit: PageSize = DEFAULT_PAGE_ITEMS
+    cursor: str | None = Field(
+        default=None, pattern="^[1-9][0-9]{0,8}$", description="`next_cursor` of the page before this one"
+    )
+
+    @property
+    def first(self) -> int:
+        """The place of the first item, from 0."""
+        return 0 if self.cursor is None else int(self.cursor)
+
+    @property
+    def last(self) -> int:
+        """The place behind the last item."""
+        return self.first + self.limit
+
+
+class TraceQuery(Query):
+    """How to write a trace."""
+
+    format: Literal["otlp", "jaeger"] = Field(
+        default="otlp", description="`otlp`: as OTLP/HTTP takes it; `jaeger`: as Jaeger's page takes it under Upload"
+    )
+
+
 class ListDefinitionsQuery(Query):
     """Which definitions to list."""
 

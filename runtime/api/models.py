@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from ..core.history import EventKind
 from ..core.state import NodeState, WorkflowState
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -182,6 +183,49 @@ class Attempt(AnswerModel):
     started_at: Time | None = Field(description="null when it was cancelled")
     finished_at: Time
     error: dict[str, Any] | None = Field(description="why it failed: node_id, type, message, attempt")
+
+
+class HistoryEvent(AnswerModel):
+    """Something that happened to an execution."""
+
+    at: Time
+    event: EventKind
+    node_id: str | None = Field(default=None, description="missing for what concerns the whole execution")
+    attempt: int | None = Field(default=None, description="as `node_id`")
+    details: dict[str, Any] = Field(
+        description="`error` of what failed, `retry_at` of a retry, `state` of the end, `effective` of a cancel"
+    )
+
+
+class EventPage(AnswerModel):
+    """Events of an execution, the first one first."""
+
+    items: list[HistoryEvent]
+    next_cursor: NextCursor
+
+
+class TimelineItem(AnswerModel):
+    """An attempt that has ended."""
+
+    node_id: str
+    attempt: int = Field(description="its number, from 1")
+    state: NodeState
+    queued_at: Time = Field(description="when everything that it waited for was there")
+    started_at: Time | None = Field(description="null when it ended before it began")
+    finished_at: Time
+    retry_at: Time | None = Field(description="when the next attempt was due; null without one")
+    error: dict[str, Any] | None
+
+
+class TimelinePage(AnswerModel):
+    """Attempts, in the order of their ends."""
+
+    items: list[TimelineItem]
+    next_cursor: NextCursor
+
+
+class TraceDocument(RootModel[dict[str, Any]]):
+    """`resourceSpans` as in OTLP/HTTP's JSON, or `data` as in Jaeger's."""
 
 
 class DeadLetter(ExecutionItem):
