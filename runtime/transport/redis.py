@@ -27,6 +27,7 @@ from ..broker import BrokerHealth, HandIn, InboxEntry, News
 from ..core.deliveries import DeliveryKey, Heartbeat, PartitionSight, Replicas, Taken, Task
 from ..core.permits import Answer, Ask, Limits
 from ..errors import BrokerUnavailable, SetupError
+from ..failpoints import failpoint
 from .limits import FORGET_HEARTBEATS_AFTER, LONGEST_INBOX_FOR_WAKE_UPS
 from .redis_connections import RedisAddress, RedisConnections, Server
 from .redis_listener import subscribe
@@ -316,7 +317,10 @@ class RedisBroker:
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Iterable[str | bytes | int] = ()) -> Any:
         await self._check()
-        return await self._connections.run(script, keys, arguments)
+        failpoint("redis.call.before")
+        answer = await self._connections.run(script, keys, arguments)
+        failpoint("redis.call.after")
+        return answer
 
     async def _check(self) -> None:
         """At the first contact with a Redis that was away when it was opened, say what is wrong with it."""

@@ -1,6 +1,7 @@
-"""A small workload in a process of its own, to be killed at any failpoint: `failpoint_driver.py DATABASE JOURNAL`.
+"""A small workload in a process of its own, to be killed at any failpoint: `failpoint_driver.py JOURNAL`.
 
-Acknowledged submits and triggers go to the journal, one line each. Ends when everything has ended.
+The environment says on which backend. Acknowledged submits and triggers go to the journal, one line each. Ends when
+everything that is stored has ended.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import sys
 from pathlib import Path
 
 from workflow_engine.config import load_settings
+from workflow_engine.runtime.core.state import WorkflowState
+from workflow_engine.runtime.ports import ExecutionFilter, Store
 from workflow_engine.runtime.process import Runtime, running
 
+LOOK_SECONDS = 0.02
 DIAMOND = {
     "name": "diamond",
     "dag": {
@@ -32,10 +36,9 @@ DIAMOND = {
 }
 
 
-async def main(database: Path, journal: Path) -> None:
+async def main(journal: Path) -> None:
     """Submit, trigger, cancel; wait for the ends."""
-    settings = load_settings({"sqlite_path": database})
-    async with running(lambda: Runtime(settings)) as runtime:
+    async with running(lambda: Runtime(load_settings({}))) as runtime:
         engine = runtime.engine
         with journal.open("a", buffering=1) as acknowledged:
             executions = []
@@ -52,8 +55,16 @@ async def main(database: Path, journal: Path) -> None:
             await asyncio.gather(engine.cancel(cancelled), return_exceptions=True)
         for execution_id in [*executions, cancelled]:
             await engine.results(execution_id, 60)
+        await until_nothing_runs(runtime.store)
+
+
+async def until_nothing_runs(store: Store) -> None:
+    """Wait for the end of what others have left, too."""
+    running = ExecutionFilter(states=frozenset({WorkflowState.RUNNING}))
+    while await store.list_executions(running, None, 1):
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1])))
     sys.stdout.write(f"done {os.getpid()}\n")

@@ -36,6 +36,8 @@ class Start(NamedTuple):
     node_id: str
     attempt: int
     process: int
+    nanoseconds: int
+    """When, since the epoch."""
 
 
 class Fleet:
@@ -84,9 +86,7 @@ class Fleet:
 
     def starts(self) -> list[Start]:
         """Every start of a handler so far, in order."""
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        fields = (line.split() for line in lines)
-        return [Start(execution, node, int(attempt), int(process)) for execution, node, attempt, process in fields]
+        return read_starts(self._log)
 
     async def until(self, seen: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
         """Wait for something, which may be asked of an API, and return it."""
@@ -107,6 +107,15 @@ class Fleet:
             return None not in owned and len(owned) == orchestrators and min(owned.values()) >= least
 
         await self.until(shared)
+
+
+def read_starts(log: Path) -> list[Start]:
+    """What the handlers have written of their starts."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [
+        Start(execution, node, int(attempt), int(process), int(nanoseconds))
+        for execution, node, attempt, process, nanoseconds in map(str.split, lines)
+    ]
 
 
 async def get(client: ClientSession, path: str, **query: Any) -> Any:

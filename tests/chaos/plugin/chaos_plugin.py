@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ async def poison(_config: dict[str, Any], context: NodeContext) -> None:
 
 
 def _log(context: NodeContext) -> None:
-    """A line for each start: execution, node, attempt, process."""
+    """A line for each start: execution, node, attempt, process, nanoseconds since the epoch."""
     path = os.environ.get(LOG_VARIABLE)
     if path:
         with Path(path).open("a") as log:
-            log.write(f"{context.execution_id} {context.node_id} {context.attempt} {os.getpid()}\n")
+            log.write(f"{context.execution_id} {context.node_id} {context.attempt} {os.getpid()} {time.time_ns()}\n")
 
 
 @hookimpl
