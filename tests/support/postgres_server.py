@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+
+from redis_server import free_port
 
 from workflow_engine.runtime.store.postgres_connections import PostgresAddress
 
@@ -39,15 +40,18 @@ def debian_programs() -> Path | None:
 class PostgresServer:
     """One server on a data folder of its own: `start`, `kill`, `start` again, `close` for good."""
 
-    def __init__(self, settings: Mapping[str, str] = FAST, programs: Path | None = None) -> None:
-        """`settings` are lines of the server's configuration; `programs` a folder, unless those of the package."""
+    def __init__(
+        self, settings: Mapping[str, str] = FAST, programs: Path | None = None, data: Path | None = None
+    ) -> None:
+        """`settings` are lines of the server's configuration; `programs` a folder, unless those of the package;
+        `data` where the data folder is made, unless beside the log."""
         self._folder = _make_folder()
-        self._data = self._folder / "data"
+        self._data = (data or self._folder) / "data"
         self._settings = settings
         self._binaries = programs or _binaries(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._made = 0
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def address(self) -> PostgresAddress:
@@ -67,6 +71,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until connections are taken; makes the data folder at the first start."""
+        self.begin()
+        self._wait_until_ready()
+
+    def begin(self) -> None:
+        """Start, and do not wait: it may still recover, or not be able to start at all."""
         if not self._data.exists():
             self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
         options = {
@@ -82,7 +91,11 @@ class PostgresServer:
         command = [str(self._binaries / "postgres"), "-D", str(self._data), *arguments]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, **_identity())
         log.close()
-        self._wait_until_ready()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server has not ended by itself."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """kill -9: the server and every process of its group, as if the machine had lost it."""
@@ -165,10 +178,3 @@ def _binaries(folder: Path) -> Path:
 
 def _readable_by_others(path: Path) -> bool:
     return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
