@@ -46,6 +46,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="how long the chaos tests keep servers away (default: %(default)s)",
     )
+    parser.addoption(
+        "--chaos-seed",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="which faults and executions the chaos tests draw (default: %(default)s)",
+    )
+    parser.addoption(
+        "--chaos-executions",
+        type=positive,
+        default=5_000,
+        metavar="N",
+        help="how many executions there are at least when everything happens at once (default: %(default)s)",
+    )
 
 
 @pytest.fixture(scope="session")

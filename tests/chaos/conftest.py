@@ -123,7 +123,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 @pytest.fixture(scope="session")
 def durable_postgres() -> Iterator[PostgresServer]:
     """A server that is as durable as in production. It may be killed, and is to be started again."""
-    server = PostgresServer(settings={})
+    server = PostgresServer(settings={"track_commit_timestamp": "on"})
     server.start()
     yield server
     server.close()
@@ -195,6 +195,20 @@ def outage_seconds(pytestconfig: pytest.Config) -> float:
     """How long servers stay away."""
     seconds: float = pytestconfig.getoption("--outage-seconds")
     return seconds
+
+
+@pytest.fixture(scope="session")
+def chaos_seed(pytestconfig: pytest.Config) -> int:
+    """What faults and workloads are drawn from."""
+    seed: int = pytestconfig.getoption("--chaos-seed")
+    return seed
+
+
+@pytest.fixture(scope="session")
+def chaos_executions(pytestconfig: pytest.Config) -> int:
+    """How many executions there are, at least, when everything happens at once."""
+    executions: int = pytestconfig.getoption("--chaos-executions")
+    return executions
 
 
 class Audit:

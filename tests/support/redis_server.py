@@ -99,6 +99,27 @@ class RedisServer:
         """End in good order."""
         self._end(signal.SIGTERM)
 
+    def copy_files(self) -> Path:
+        """What it has on disk now, beside it; returns the folder, for `replace_files`."""
+        copy = Path(tempfile.mkdtemp(prefix="copy-", dir=self._folder))
+        self._copy_into(self._folder, copy)
+        return copy
+
+    def replace_files(self, copy: Path | None = None) -> None:
+        """Put a copy in the place of what a server that does not run has on disk; nothing, without one."""
+        for each in self._files(self._folder):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        if copy is not None:
+            self._copy_into(copy, self._folder)
+
+    @staticmethod
+    def _files(folder: Path) -> list[Path]:
+        return [each for each in folder.iterdir() if each.name != "server.log" and not each.name.startswith("copy-")]
+
+    def _copy_into(self, source: Path, target: Path) -> None:
+        for each in self._files(source):
+            shutil.copytree(each, target / each.name) if each.is_dir() else shutil.copy2(each, target / each.name)
+
     def pause(self) -> None:
         """Connections stay, and nothing is answered until `resume`."""
         self._signal(signal.SIGSTOP)

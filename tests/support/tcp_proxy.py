@@ -47,8 +47,10 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._traps: list[Trap] = []
-        self._passing = asyncio.Event()
-        self._passing.set()
+        self._requests_pass = asyncio.Event()
+        self._answers_pass = asyncio.Event()
+        self._requests_pass.set()
+        self._answers_pass.set()
         self._refusing = False
         self._answering = True
         self.latency_seconds = 0.0
@@ -79,6 +81,10 @@ class TcpProxy:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    def lead_to(self, port: int) -> None:
+        """Pass new connections on to another port of the same host."""
+        self._target = (self._target[0], port)
+
     @property
     def open_count(self) -> int:
         """How many connections are open."""
@@ -103,16 +109,32 @@ class TcpProxy:
 
         What is sent meanwhile is not lost: it arrives then, as over TCP when a network is whole again.
         """
-        self._passing.clear()
+        self.hold_requests()
+        self.hold_answers()
+
+    def hold_requests(self) -> None:
+        """The same, of what clients send alone: one way."""
+        self._requests_pass.clear()
+
+    def hold_answers(self) -> None:
+        """The same, of what comes back alone: what was asked for is done meanwhile."""
+        self._answers_pass.clear()
 
     def heal(self) -> None:
         """Be a proxy again."""
         self._refusing = False
         self._answering = True
-        self._passing.set()
+        self._requests_pass.set()
+        self._answers_pass.set()
         for each in list(self._connections):
             if each.ignored:
                 each.cut()
+
+    def calm(self) -> None:
+        """`heal`, at full speed, and what was to happen at a request does not."""
+        self.latency_seconds = 0.0
+        self._traps.clear()
+        self.heal()
 
     def drop_answer(self, wanted: Wanted) -> Trap:
         """Pass the next request that is `wanted` on, then reset its connection instead of passing the answer back.
@@ -203,15 +225,19 @@ class _Connection:
         if self.ignored:
             await _read_out(reader)
             return
-        await self._proxy._passing.wait()
+        await self._proxy._requests_pass.wait()
         upstream_reader, upstream = await asyncio.open_connection(*target)
         self._writers.append(upstream)
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._pass(reader, upstream, self._take_request))
-            both.create_task(self._pass(upstream_reader, writer, self._take_answer))
+            both.create_task(self._pass(reader, upstream, self._take_request, self._proxy._requests_pass))
+            both.create_task(self._pass(upstream_reader, writer, self._take_answer, self._proxy._answers_pass))
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, take: Callable[[bytes], bool]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        take: Callable[[bytes], bool],
+        passing: asyncio.Event,
     ) -> None:
         """Pass on what comes from one side. A reset of one is a reset of the other."""
         try:
@@ -219,7 +245,7 @@ class _Connection:
                 if not take(data):
                     self.cut()
                     return
-                await self._proxy._passing.wait()
+                await passing.wait()
                 if self._proxy.latency_seconds:
                     await asyncio.sleep(self._random.uniform(0, self._proxy.latency_seconds))
                 writer.write(data)
