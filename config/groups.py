@@ -100,6 +100,12 @@ class WorkerSettings(BaseModel):
     """Worker"""
 
     worker_concurrency: Count = Field(10, description="attempts that run at the same time, of all handlers together")
+    worker_processes: Count = Field(
+        4, description="processes for handlers of the lane `process`, of some 50 MB each; so many of their attempts run"
+    )
+    worker_process_memory: Annotated[int, Field(ge=64, le=1_048_576), Unit("MiB")] = Field(
+        1024, description="memory that each of these may take; an attempt that wants more fails"
+    )
     worker_graceful_shutdown_timeout: Seconds = Field(
         30.0, description="how long running attempts may take to finish at shutdown"
     )

@@ -22,7 +22,7 @@ from .ports import Store
 from .store.sqlite import SqliteStore
 from .transport.kept_permits import MemoryPermits
 from .worker.assignment import ChildSettings
-from .worker.isolated import Isolation
+from .worker.isolated import LANE_IDLE_SECONDS, Isolation
 from .worker.limited import LimitedHandler, limits_of
 from .worker.limits import LimitedHandlers
 from .worker.waiting import Gate, Gates
@@ -37,11 +37,23 @@ POSTGRES_TIMEOUT_SECONDS = 10.0
 
 
 def build_isolation(settings: Settings) -> Isolation:
-    """What runs attempts in processes of their own."""
+    """What runs suspects in processes of their own."""
+    return Isolation(_child_settings(settings))
+
+
+def build_process_lane(settings: Settings) -> Isolation:
+    """What runs the attempts of handlers whose lane is `process`."""
     return Isolation(
-        ChildSettings(
-            plugin_settings(settings), settings.allow_private_addresses, settings.log_level, settings.log_format
-        )
+        _child_settings(settings),
+        is_for_suspects=False,
+        memory_bytes=settings.worker_process_memory * 1024 * 1024,
+        idle_seconds=LANE_IDLE_SECONDS,
+    )
+
+
+def _child_settings(settings: Settings) -> ChildSettings:
+    return ChildSettings(
+        plugin_settings(settings), settings.allow_private_addresses, settings.log_level, settings.log_format
     )
 
 
@@ -161,12 +173,15 @@ def build_limited(
     return LimitedHandlers(limited)
 
 
-def build_gates(handlers: Mapping[str, Handler], limited: LimitedHandlers) -> Mapping[str, Gates]:
+def build_gates(settings: Settings, handlers: Mapping[str, Handler], limited: LimitedHandlers) -> Mapping[str, Gates]:
     """What attempts have to pass that run in this process, by handler."""
+    of_lane = Gate(settings.worker_processes)
     gates: dict[str, Gates] = {name: (each.tally,) for name, each in limited.by_name.items()}
     for name, handler in handlers.items():
         if handler.max_running_per_process is not None:
             gates[name] = (*gates.get(name, ()), Gate(handler.max_running_per_process))
+        if handler.lane == "process":
+            gates[name] = (*gates.get(name, ()), of_lane)
     return gates
 
 

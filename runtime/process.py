@@ -42,6 +42,7 @@ from .parts import (
     build_hooks,
     build_isolation,
     build_limited,
+    build_process_lane,
     build_store,
     node_defaults,
     plugin_settings,
@@ -110,6 +111,7 @@ class Runtime:
         self.limited = build_limited(settings, self.handlers, self.broker, self.clock)
         if self.shared is not None:
             self.shared.on_permits = self.limited.hear
+        self._process_lane = build_process_lane(settings)
         self.pool = self._build_pool(run_isolated or self._isolation.run)
         self.deliveries = self._build_deliveries()
         self.owner = self._build_owner() if self.has_role("orchestrator") else None
@@ -220,7 +222,7 @@ class Runtime:
             await asyncio.wait(self._agents)
         await self.checkpoints.leave()
         await self.hooks.lifetimes.stop()
-        await self._isolation.close()
+        await asyncio.gather(self._isolation.close(), self._process_lane.close())
         await self._http.close()
         if self.broker is not None:
             await self.broker.close()
@@ -364,7 +366,8 @@ class Runtime:
                 clock=self.clock,
                 max_output_bytes=self.settings.max_node_output_bytes,
             ),
-            gates=build_gates(self.handlers, self.limited),
+            gates=build_gates(self.settings, self.handlers, self.limited),
+            run_in_process=self._process_lane.run,
             watch=self.hooks.attempts,
             limited=self.limited,
         )

@@ -86,6 +86,11 @@ ATTEMPT_ERRORS: dict[str, AttemptError] = {
     "response_too_large": AttemptError(
         False, "The answer is larger than allowed.", "Raise `max_response_bytes`, or ask for less."
     ),
+    "process_died": AttemptError(
+        True,
+        "The attempt ended the process that ran it: that is what the lane `process` is for, and nobody else was hurt.",
+        "Mend the handler, or what it calls: the log has the trace. `SIGKILL` mostly means that memory ran out.",
+    ),
     "template_failed": AttemptError(
         False,
         "A template cannot be resolved: what it refers to is not there.",

@@ -1,8 +1,9 @@
 """What goes between the engine and a process that runs single attempts: assignments there, frames back.
 
-An attempt's frames are BEGUN, then OUTPUT or ERROR, then READY if another one may follow it there.
+First it is told how it is SET UP, and says that it is READY. Then an ASSIGNMENT is answered with PROGRESS, now and
+then, and with OUTPUT or ERROR, and with READY if another one may follow.
 
-The assignment is pickled: it holds what JSON cannot (settings, parsed templates), and it comes from the
+What goes there is pickled: it holds what JSON cannot (settings, parsed templates), and it comes from the
 engine itself. What comes back has been in a handler's reach, so it is bytes and JSON, and of a limited size.
 """
 
@@ -22,13 +23,16 @@ from ..core.queue import Delivery
 HEADER = struct.Struct(">cII")
 """Of a frame: its kind, the length of its body in bytes, and the body's CRC-32."""
 
-ASSIGNMENT, BEGUN, OUTPUT, ERROR, READY = b"A", b"B", b"O", b"E", b"R"
+SET_UP, ASSIGNMENT, PROGRESS, OUTPUT, ERROR, READY = b"S", b"A", b"P", b"O", b"E", b"R"
 MAX_ERROR_BYTES = 64 * 1024
 """Of the JSON of an `AttemptError`: its texts are cut when it is made."""
-
+MAX_PROGRESS_BYTES = 1024
+"""Of its JSON; its text was cut."""
 
 LAST_WORDS_SECONDS = 0.5
 """How long a process that has nothing more to say may take to end by itself."""
+CLOSE_SECONDS = 5.0
+"""How long handlers that are classes may take to close, all together."""
 
 
 class ChildSettings(NamedTuple):
@@ -40,6 +44,20 @@ class ChildSettings(NamedTuple):
     log_format: str
 
 
+class SetUp(NamedTuple):
+    """What such a process is for, for all its life.
+
+    `is_for_suspects`: nothing that an attempt has left behind may be there when the next one begins. If not, what has
+    been opened stays open. `memory_bytes`: how much it may take; None: as much as there is.
+    """
+
+    import_path: Sequence[str]
+    settings: ChildSettings
+    is_for_suspects: bool
+    memory_bytes: int | None
+    max_output_bytes: int
+
+
 class Assignment(NamedTuple):
     """One attempt, with everything that is needed to run it.
 
@@ -49,9 +67,6 @@ class Assignment(NamedTuple):
 
     delivery: Delivery
     unread: Mapping[int, int]
-    max_output_bytes: int
-    import_path: Sequence[str]
-    settings: ChildSettings
 
 
 def frame(kind: bytes, body: bytes = b"") -> bytes:
@@ -59,21 +74,34 @@ def frame(kind: bytes, body: bytes = b"") -> bytes:
     return HEADER.pack(kind, len(body), zlib.crc32(body)) + body
 
 
-def write_assignment(
-    delivery: Delivery, max_output_bytes: int, import_path: Sequence[str], settings: ChildSettings
-) -> bytes:
+def leave_seconds(set_up: SetUp) -> float:
+    """How long such a process may take to end by itself."""
+    return LAST_WORDS_SECONDS if set_up.is_for_suspects else CLOSE_SECONDS
+
+
+def write_set_up(set_up: SetUp) -> bytes:
+    """The frame that says what a process is for."""
+    return frame(SET_UP, pickle.dumps(set_up))
+
+
+def read_set_up(body: bytes) -> SetUp:
+    """The same as it was given."""
+    set_up: SetUp = pickle.loads(body)
+    return set_up
+
+
+def write_assignment(delivery: Delivery) -> bytes:
     """The frame that assigns an attempt."""
-    part, unread = _part_for(delivery)
-    return frame(ASSIGNMENT, pickle.dumps(Assignment(part, unread, max_output_bytes, import_path, settings)))
+    return frame(ASSIGNMENT, pickle.dumps(Assignment(*_part_for(delivery))))
 
 
-def read_assignment(body: bytes) -> Assignment:
-    """The assignment as it was given, its outputs in place."""
+def read_assignment(body: bytes) -> Delivery:
+    """The attempt that is assigned, its outputs in place."""
     assignment: Assignment = pickle.loads(body)
     for index, size_bytes in assignment.unread.items():
         # An output is measured before it is read, and this one will be found too large.
         assignment.delivery.execution.outputs[index] = bytes(size_bytes)
-    return assignment
+    return assignment.delivery
 
 
 def _part_for(delivery: Delivery) -> tuple[Delivery, Mapping[int, int]]:

@@ -1,7 +1,8 @@
 """`python -m workflow_engine.runtime.worker.child DESCRIPTOR`: run attempts, one after another, and say how each ended.
 
-Started by `isolated.py`, which is at the other end of the descriptor, a socket. Ends by itself after an attempt that
-has left something behind, so that nothing runs here beside the next one.
+Started by `isolated.py`, which is at the other end of the descriptor, a socket. One for suspects ends by itself after
+an attempt that has left something behind, so that nothing runs here beside the next one; one of the lane `process`
+keeps what its handlers have opened, and ends after many attempts, or one that ran out of memory.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import asyncio
 import json
 import logging
 import os
+import resource
+import select
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,13 +27,24 @@ from ...plugins.discovery import Catalogue, discover
 from ..clock import SystemClock, block
 from ..core.backoff import Backoff
 from ..core.machine import AttemptError
+from ..core.queue import Delivery
 from ..event_loop import run_to_end
 from ..plugin_hooks import Secrets
-from .assignment import BEGUN, ERROR, HEADER, LAST_WORDS_SECONDS, OUTPUT, READY, Assignment, frame, read_assignment
-from .attempt import begin, run_attempt
+from .assignment import (
+    ERROR,
+    HEADER,
+    OUTPUT,
+    PROGRESS,
+    READY,
+    SetUp,
+    frame,
+    leave_seconds,
+    read_assignment,
+    read_set_up,
+)
+from .attempt import Tools, begin, run_attempt
 from .egress import SharedSession
 from .failure import describe_failure
-from .pool import CLOSE_SECONDS
 from .surroundings import Surroundings, look_around
 from .tools import make_tools
 
@@ -39,52 +54,89 @@ MOST_EAGER_TO_BE_KILLED = "1000"
 LOOKS = 7
 LOOKS_SECONDS = (0.001, 0.05)
 """Between the looks at what an attempt has left behind."""
+RECYCLED_AFTER = 5_000
+"""Attempts in the lane `process`: then whatever they have left behind goes with the process."""
+NICENESS = 5
+"""So much less of a busy processor than the engine gets that waits for it."""
 
 
 class _Engine:
-    """The engine at the other end of the connection: what it assigns, and that it has gone.
+    """The engine at the other end of the connection: what it sends, and that it has gone.
 
-    It is listened to in a thread of its own, so that its end is noticed whatever a handler does.
+    Its end is noticed in a thread of its own, whatever a handler does.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connection = connection
-        self._stream = connection.makefile("rb")
+        self._reader = reader
+        self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._assignments: asyncio.Queue[bytes] = asyncio.Queue()
-        self._is_awaited = True
-        threading.Thread(target=self._listen, name="engine-watch", daemon=True).start()
+        self.is_busy = False
+        """Whether an attempt runs."""
+        self.patience_seconds = 0.0
 
-    async def next_assignment(self) -> Assignment | None:
-        """Wait for it; None when there will be no more."""
-        body = await self._assignments.get()
-        return read_assignment(body) if body else None
+    async def receive(self) -> bytes:
+        """The body of the next frame; empty when there will be no more."""
+        try:
+            _, length, _ = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+            return await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return b""
 
-    def say(self, kind: bytes, body: bytes = b"") -> None:
-        """Send a frame."""
-        if kind == READY:
-            self._is_awaited = True
-        self._connection.sendall(frame(kind, body))
+    def say(self, kind: bytes, body: bytes = b"", *, is_ready: bool = False) -> None:
+        """Send a frame, and behind it that another attempt may follow."""
+        self._writer.write(frame(kind, body) + (frame(READY) if is_ready else b""))
 
-    def _listen(self) -> None:
-        """Pass on what is assigned. With the engine's end leave nothing behind; if nothing runs, end in order."""
-        with suppress(OSError, RuntimeError):  # a RuntimeError: the loop is closed
-            while body := self._receive():
-                self._is_awaited = False
-                self._loop.call_soon_threadsafe(self._assignments.put_nowait, body)
-            if self._is_awaited:
-                self._loop.call_soon_threadsafe(self._assignments.put_nowait, b"")
-                block(LAST_WORDS_SECONDS)
+    def say_no_more(self) -> None:
+        """Let the engine find the end, behind what has been sent so far."""
+        with suppress(OSError):
+            self._writer.write_eof()
+
+    def say_from_anywhere(self, kind: bytes, body: bytes) -> None:
+        """The same from any thread, soon."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.say, kind, body)
+
+    async def said(self) -> None:
+        """Wait until everything is sent."""
+        with suppress(ConnectionError):
+            await self._writer.drain()
+
+    def watch(self) -> None:
+        """With the engine's end leave nothing behind; if nothing runs, end in order."""
+        threading.Thread(target=self._watch, name="engine-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        end = select.poll()
+        end.register(self._connection.fileno(), getattr(select, "POLLRDHUP", 0))
+        end.poll()
+        if not self.is_busy:
+            block(self.patience_seconds)
         with suppress(ProcessLookupError):
             os.killpg(os.getpid(), signal.SIGKILL)
         os._exit(1)
 
-    def _receive(self) -> bytes:
-        """The body of the next frame; empty when there is none, or not all of it."""
-        header = self._stream.read(HEADER.size)
-        length = HEADER.unpack(header)[1] if len(header) == HEADER.size else 0
-        body = self._stream.read(length)
-        return body if len(body) == length else b""
+
+class _Station:
+    """What attempts are run with here: for suspects anew for each of them, in the lane once."""
+
+    def __init__(self, set_up: SetUp, catalogue: Catalogue) -> None:
+        self._set_up = set_up
+        self._http = SharedSession(allow_private=set_up.settings.allow_private_addresses)
+        folder = set_up.settings.plugin_settings.get("secrets_dir")
+        secrets = Secrets(catalogue.plugins, folder if isinstance(folder, Path) else None)
+        self.tools: Tools = make_tools(
+            http=self._http.get, secret=secrets.resolve, clock=SystemClock(), max_output_bytes=set_up.max_output_bytes
+        )
+        self._executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        asyncio.get_running_loop().set_default_executor(self._executor)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        self._executor.shutdown(wait=False)
+        await self.tools.warm.close(leave_seconds(self._set_up))
+        self.tools.threads.close()
+        await self._http.close()
 
 
 def main() -> int:
@@ -99,48 +151,80 @@ def main() -> int:
 
 
 async def _serve(connection: socket.socket) -> int:
-    engine = _Engine(connection)
-    assignment = await engine.next_assignment()
-    if assignment is None:
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    writer.transport.set_write_buffer_limits(0)
+    engine = _Engine(connection, reader, writer)
+    body = await engine.receive()
+    if not body:
         return 0
-    catalogue = _set_up(assignment)
-    before = look_around()
-    while assignment is not None:
-        await _run(assignment, catalogue, engine)
-        if not await _is_as_before(before):
-            connection.shutdown(socket.SHUT_WR)
-            break
-        engine.say(READY)
-        assignment = await engine.next_assignment()
+    set_up = read_set_up(body)
+    catalogue = _become(set_up)
+    engine.patience_seconds = leave_seconds(set_up)
+    engine.watch()
+    await (_serve_suspects if set_up.is_for_suspects else _serve_lane)(set_up, catalogue, engine)
+    await engine.said()
+    writer.transport.abort()
     return 0
 
 
-def _set_up(assignment: Assignment) -> Catalogue:
-    """Become as the engine's own process is; what it says of that is the same in each of its assignments."""
-    sys.path[:] = assignment.import_path
-    configure_logging(assignment.settings.log_level, assignment.settings.log_format)
-    return discover(assignment.settings.plugin_settings)
+async def _serve_suspects(set_up: SetUp, catalogue: Catalogue, engine: _Engine) -> None:
+    before = look_around()
+    engine.say(READY)
+    while body := await engine.receive():
+        engine.is_busy = True
+        station = _Station(set_up, catalogue)
+        engine.say(*await _run(read_assignment(body), catalogue, station.tools, engine))
+        await station.close()
+        await engine.said()
+        if not await _is_as_before(before):
+            engine.say_no_more()
+            return
+        engine.is_busy = False
+        engine.say(READY)
 
 
-async def _run(assignment: Assignment, catalogue: Catalogue, engine: _Engine) -> None:
-    execution, node, _ = assignment.delivery
-    name = execution.graph.handlers[node]
+async def _serve_lane(set_up: SetUp, catalogue: Catalogue, engine: _Engine) -> None:
+    station = _Station(set_up, catalogue)
+    _limit_memory(set_up.memory_bytes)
+    with suppress(OSError):
+        os.nice(NICENESS)
+    engine.say(READY)
+    for number in range(1, RECYCLED_AFTER + 1):
+        body = await engine.receive()
+        if not body:
+            break
+        engine.is_busy = True
+        kind, answer = await _run(read_assignment(body), catalogue, station.tools, engine)
+        engine.is_busy = False
+        # What is open may have tasks of its own.
+        has_leaked = len(asyncio.all_tasks()) > 1 and not station.tools.warm.is_open
+        is_out_of_memory = kind == ERROR and answer.startswith(b'["MemoryError"')
+        may_go_on = not has_leaked and not is_out_of_memory and number < RECYCLED_AFTER
+        engine.say(kind, answer, is_ready=may_go_on)
+        if not may_go_on:
+            break
+    engine.say_no_more()
+    await station.close()
+
+
+def _become(set_up: SetUp) -> Catalogue:
+    """Become as the engine's own process is."""
+    sys.path[:] = set_up.import_path
+    configure_logging(set_up.settings.log_level, set_up.settings.log_format)
+    return discover(set_up.settings.plugin_settings)
+
+
+async def _run(delivery: Delivery, catalogue: Catalogue, tools: Tools, engine: _Engine) -> tuple[bytes, bytes]:
+    """Run an attempt; returns the frame that says how it ended."""
+    name = delivery.execution.graph.handlers[delivery.node]
     handler = catalogue.get(name)
-    engine.say(BEGUN)
     if handler is None:
         reason = f"a process of its own does not find the handler {name}: it is of no installed plugin"
-        _send_outcome(engine, None, AttemptError("worker_failed", reason, True))
-        return
+        return _answer(None, AttemptError("worker_failed", reason, True))
     own_id = os.getpid()
-    http = SharedSession(allow_private=assignment.settings.allow_private_addresses)
-    threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
-    asyncio.get_running_loop().set_default_executor(threads)
-    folder = assignment.settings.plugin_settings.get("secrets_dir")
-    secrets = Secrets(catalogue.plugins, folder if isinstance(folder, Path) else None)
-    tools = make_tools(
-        http=http.get, secret=secrets.resolve, clock=SystemClock(), max_output_bytes=assignment.max_output_bytes
-    )
-    running = asyncio.ensure_future(run_attempt(begin(assignment.delivery, handler, tools), tools))
+    attempt = begin(delivery, handler, tools)
+    attempt.context.on_progress = _teller(engine)
+    running = asyncio.ensure_future(run_attempt(attempt, tools))
     await asyncio.wait([running])
     if os.getpid() != own_id:
         os._exit(0)  # a copy that the handler has made of this process: it is not asked
@@ -150,19 +234,18 @@ async def _run(assignment: Assignment, catalogue: Catalogue, engine: _Engine) ->
         output, error = running.result()
     except (asyncio.CancelledError, GeneratorExit) as raised:
         error = describe_failure(raised)
-    _send_outcome(engine, output, error)
-    threads.shutdown(wait=False)
-    await tools.warm.close(CLOSE_SECONDS)
-    tools.threads.close()
-    await http.close()
+    return _answer(output, error)
 
 
-def _send_outcome(engine: _Engine, output: bytes | None, error: AttemptError | None) -> None:
+def _teller(engine: _Engine) -> Callable[[float | str], None]:
+    return lambda done: engine.say_from_anywhere(PROGRESS, json.dumps(done).encode())
+
+
+def _answer(output: bytes | None, error: AttemptError | None) -> tuple[bytes, bytes]:
     if error is not None:
-        engine.say(ERROR, json.dumps(error, ensure_ascii=False).encode())
-    else:
-        assert output is not None
-        engine.say(OUTPUT, output)
+        return ERROR, json.dumps(error, ensure_ascii=False).encode()
+    assert output is not None
+    return OUTPUT, output
 
 
 async def _is_as_before(before: Surroundings | None) -> bool:
@@ -173,6 +256,11 @@ async def _is_as_before(before: Surroundings | None) -> bool:
             return True
         await asyncio.sleep(backoff.next_seconds())
     return False
+
+
+def _limit_memory(memory_bytes: int | None) -> None:
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
 
 def _offer_to_be_killed_first() -> None:

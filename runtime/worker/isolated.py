@@ -1,8 +1,8 @@
-"""Attempts in processes of their own, for those that are suspected of ending the process that runs them.
+"""Attempts in processes of their own: of the lane `process`, and those suspected of ending the process that runs them.
 
 A child runs the very `run_attempt` that would have run here. It leads a session and a process group of its own;
-whatever is left of that group when an attempt has left something behind, or is given up, is killed. A child whose
-attempt has left nothing behind waits for the next one: to start a process takes half a second of a processor.
+whatever is left of that group when an attempt is given up is killed. A child waits for the next attempt: to start a
+process takes half a second of a processor. One for suspects does so only if an attempt has left nothing behind.
 """
 
 from __future__ import annotations
@@ -18,36 +18,44 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ..core.machine import AttemptError
 from ..core.queue import Delivery
 from .assignment import (
-    BEGUN,
+    CLOSE_SECONDS,
     ERROR,
     HEADER,
     LAST_WORDS_SECONDS,
     MAX_ERROR_BYTES,
+    MAX_PROGRESS_BYTES,
     OUTPUT,
+    PROGRESS,
     READY,
     ChildSettings,
+    SetUp,
+    leave_seconds,
     write_assignment,
+    write_set_up,
 )
+from .attempt import AttemptResult
 
 log = logging.getLogger(__name__)
 
 MODULE = "workflow_engine.runtime.worker.child"
 STANDARD_ERROR = 2
-READ_BYTES = 256 * 1024
 IDLE_SECONDS = 10.0
-"""How long a child waits for another attempt."""
+"""How long a child for suspects waits for another attempt."""
+LANE_IDLE_SECONDS = 60.0
+"""How long one of the lane does."""
 START_SECONDS = 60.0
-"""How long it may take a child to begin an attempt: it loads every plugin, maybe on a machine that is busy."""
+"""How long it may take a child to get ready: it loads every plugin, maybe on a machine that is busy."""
 READY_SECONDS = 2.0
 """How long a child may take to find out whether an attempt has left something behind."""
 
 _ERROR = TypeAdapter(AttemptError)
-_NO_OUTCOME = AttemptError("worker_crashed", "the process that ran it wrote something else than an outcome", False)
+_PROGRESS: TypeAdapter[float | str] = TypeAdapter(float | str)
+_RUBBISH = "the process that ran it wrote something else than an outcome"
 
 
 class _Nonsense(Exception):
@@ -63,43 +71,59 @@ class _Lost(Exception):
 
 
 class Isolation:
-    """The children of this process: `run` as often as wanted, then `close`."""
+    """The children of this process, for suspects or for the lane: `run` as often as wanted, then `close`."""
 
     def __init__(
-        self, settings: ChildSettings, *, idle_seconds: float = IDLE_SECONDS, start_seconds: float = START_SECONDS
+        self,
+        settings: ChildSettings,
+        *,
+        is_for_suspects: bool = True,
+        memory_bytes: int | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+        start_seconds: float = START_SECONDS,
     ) -> None:
+        """`memory_bytes`: what each child may take; None: as much as there is."""
         self._settings = settings
+        self._is_for_suspects = is_for_suspects
+        self._memory_bytes = memory_bytes
         self._idle_seconds = idle_seconds
         self._start_seconds = start_seconds
         self._idle: dict[_Child, asyncio.TimerHandle] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def run(
-        self, delivery: Delivery, max_output_bytes: int, begun: Callable[[], None]
-    ) -> tuple[bytes | None, AttemptError | None]:
+        self,
+        delivery: Delivery,
+        max_output_bytes: int,
+        begun: Callable[[], None],
+        on_progress: Callable[[float | str], None] | None = None,
+    ) -> AttemptResult:
         """As `run_attempt`, in a child that has nothing else to do; `begun` is called when the attempt begins there.
 
         Its handler is found there as it was here, so its plugin has to be installed. A child that dies of the attempt
-        is the error `worker_crashed`, one that does not get that far `worker_failed`. When this returns, cancelled or
-        not, the child waits for another attempt, or it and what is left of its process group are gone.
+        is the error `worker_crashed` (in the lane `process_died`), one that does not get that far `worker_failed`. When
+        this returns, cancelled or not, the child waits for another attempt, or it and what is left of its process group
+        are gone, or, in the lane and of its own accord, are about to be.
         """
-        assignment = write_assignment(delivery, max_output_bytes, list(sys.path), self._settings)
+        assignment = write_assignment(delivery)
+        if self._is_for_suspects:
+            _tell_of(delivery)
         if self._idle:
             child, timer = self._idle.popitem()
             timer.cancel()
             try:
-                return await self._run_in(child, delivery, assignment, max_output_bytes, begun)
+                return await self._run_in(child, assignment, begun, on_progress)
             except _Lost as lost:
+                if not self._is_for_suspects:
+                    return None, lost.error
                 # Maybe it died of what an attempt before this one has done to its memory. Nobody is condemned for that.
                 log.warning("%s. It had run others before: it runs again in a new process", lost)
         try:
-            child = await _start()
+            child = await self._start(max_output_bytes)
+            return await self._run_in(child, assignment, begun, on_progress)
         except (OSError, RuntimeError) as error:  # a RuntimeError: no thread can be started
             log.error("no process can be started for an attempt: %s", error)
             return None, AttemptError("worker_failed", f"no process can be started for it: {error}", True)
-        child.ended.add_done_callback(lambda _: self._dismiss(child))
-        try:
-            return await self._run_in(child, delivery, assignment, max_output_bytes, begun)
         except _Lost as lost:
             return None, lost.error
 
@@ -108,29 +132,40 @@ class Isolation:
         for child in list(self._idle):
             self._dismiss(child)
         if self._leaving:
-            await asyncio.wait(self._leaving, timeout=2 * LAST_WORDS_SECONDS)
+            await asyncio.wait(self._leaving, timeout=2 * CLOSE_SECONDS)
+
+    async def _start(self, max_output_bytes: int) -> _Child:
+        """A child that is ready for an attempt. Raises `_Lost`, `OSError` and `RuntimeError`."""
+        set_up = SetUp(list(sys.path), self._settings, self._is_for_suspects, self._memory_bytes, max_output_bytes)
+        child = await _start(set_up)
+        child.ended.add_done_callback(lambda _: self._dismiss(child))
+        try:
+            await child.get_ready(write_set_up(set_up), self._start_seconds)
+        except BaseException:
+            await child.kill()
+            raise
+        return child
 
     async def _run_in(
-        self, child: _Child, delivery: Delivery, assignment: bytes, max_output_bytes: int, begun: Callable[[], None]
-    ) -> tuple[bytes | None, AttemptError | None]:
-        log.info(
-            "node %s of execution %s runs in process %d, apart from all else",
-            delivery.execution.graph.node_ids[delivery.node],
-            delivery.execution.execution_id,
-            child.process_id,
-            extra={"execution_id": delivery.execution.execution_id, "attempt": delivery.attempt},
-        )
-        is_ready = False
+        self,
+        child: _Child,
+        assignment: bytes,
+        begun: Callable[[], None],
+        on_progress: Callable[[float | str], None] | None,
+    ) -> AttemptResult:
+        has_ended = is_ready = False
         try:
-            await child.begin(assignment, self._start_seconds)
             begun()
-            outcome = await child.outcome(max_output_bytes)
+            outcome = await child.run(assignment, on_progress)
+            has_ended = True
             is_ready = await child.is_ready()
             return outcome
         finally:
+            loop = asyncio.get_running_loop()
             if is_ready:
-                loop = asyncio.get_running_loop()
                 self._idle[child] = loop.call_later(self._idle_seconds, self._dismiss, child)
+            elif has_ended and not self._is_for_suspects:
+                self._let_go(child)
             else:
                 await child.kill()
 
@@ -139,57 +174,77 @@ class Isolation:
         timer = self._idle.pop(child, None)
         if timer is not None:
             timer.cancel()
-            leaving = asyncio.get_running_loop().create_task(child.leave())
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._let_go(child)
+
+    def _let_go(self, child: _Child) -> None:
+        leaving = asyncio.get_running_loop().create_task(child.leave())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
 
 class _Child:
-    """A process that runs attempts, one at a time: `begin`, `outcome`, `is_ready`; then that again, or `kill`."""
+    """A process that runs attempts, one at a time: `get_ready`; `run`, `is_ready`, and again; `leave` or `kill`."""
 
-    def __init__(self, process: Process, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        process: Process,
+        connection: socket.socket,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        set_up: SetUp,
+    ) -> None:
         self.process_id = process.pid
         self._connection = connection
+        self._reader, self._writer = streams
+        self._set_up = set_up
+        self._most = {READY: 0, PROGRESS: MAX_PROGRESS_BYTES, ERROR: MAX_ERROR_BYTES, OUTPUT: set_up.max_output_bytes}
+        """Bytes of a frame."""
         self.ended = asyncio.create_task(process.wait())
         # A process that the child has started may hold the other end open; then nobody else says that it is over.
         self.ended.add_done_callback(lambda _: self._shut(socket.SHUT_RD))
 
-    async def begin(self, assignment: bytes, limit_seconds: float) -> None:
-        """Assign an attempt, and wait until it begins. Raises `_Lost`."""
+    async def get_ready(self, set_up: bytes, limit_seconds: float) -> None:
+        """Say what it is for, and wait until it is ready. Raises `_Lost`."""
         try:
             async with asyncio.timeout(limit_seconds):
-                with suppress(ConnectionError):
-                    await asyncio.get_running_loop().sock_sendall(self._connection, assignment)
-                await self._expect((BEGUN,), 0, has_begun=False)
+                self._writer.write(set_up)
+                await self._expect((READY,), has_begun=False)
         except TimeoutError:
             reason = f"the process that was to run it did not begin within {limit_seconds:g} s"
             raise _Lost(AttemptError("worker_failed", reason, True)) from None
 
-    async def outcome(self, max_output_bytes: int) -> tuple[bytes | None, AttemptError | None]:
-        """Wait for the attempt's outcome. Raises `_Lost`."""
-        kind, body = await self._expect((OUTPUT, ERROR), max_output_bytes, has_begun=True)
-        if kind == OUTPUT:
-            return body, None
+    async def run(self, assignment: bytes, on_progress: Callable[[float | str], None] | None) -> AttemptResult:
+        """Assign an attempt, and wait for its outcome. Raises `_Lost`."""
+        self._writer.write(assignment)
         try:
-            return None, _ERROR.validate_json(body)
-        except ValidationError:
-            raise _Lost(_NO_OUTCOME) from None
+            while True:
+                kind, body = await self._expect((OUTPUT, ERROR, PROGRESS), has_begun=True)
+                if kind == OUTPUT:
+                    return body, None
+                if kind == ERROR:
+                    return None, _ERROR.validate_json(body)
+                if on_progress is not None:
+                    on_progress(_PROGRESS.validate_json(body))
+        except ValueError:  # of something else than an outcome
+            raise _Lost(self._blame(_RUBBISH)) from None
 
     async def is_ready(self) -> bool:
         """Whether another attempt may be assigned: nothing is left of the one before. If not, it had time to end."""
         with suppress(TimeoutError, EOFError, ConnectionError, _Nonsense):
             async with asyncio.timeout(READY_SECONDS):
-                kind, _ = await self._receive(0)
+                kind = PROGRESS
+                while kind == PROGRESS:
+                    kind, _ = await self._receive()
                 if kind == READY:
                     return True
-        await asyncio.wait([self.ended], timeout=LAST_WORDS_SECONDS)
+        if self._set_up.is_for_suspects:
+            await asyncio.wait([self.ended], timeout=LAST_WORDS_SECONDS)
         return False
 
     async def leave(self) -> None:
         """Let it end by itself, as nothing runs there; it is gone when this returns."""
         try:
             self._shut(socket.SHUT_WR)
-            await asyncio.wait([self.ended], timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait([self.ended], timeout=leave_seconds(self._set_up))
         finally:
             await self.kill()
 
@@ -200,40 +255,41 @@ class _Child:
         try:
             await asyncio.wait([self.ended])
         finally:
-            self._connection.close()
+            self._writer.transport.abort()
 
-    async def _expect(self, kinds: Sequence[bytes], max_output_bytes: int, *, has_begun: bool) -> tuple[bytes, bytes]:
+    async def _expect(self, kinds: Sequence[bytes], *, has_begun: bool) -> tuple[bytes, bytes]:
         try:
-            kind, body = await self._receive(max_output_bytes)
+            kind, body = await self._receive()
             if kind in kinds:
                 return kind, body
         except (EOFError, ConnectionError):
             await asyncio.wait([self.ended], timeout=LAST_WORDS_SECONDS)
             code = self.ended.result() if self.ended.done() else None
-            raise _Lost(_death(code, has_begun)) from None
+            how = _end(code)
+            if not has_begun:
+                reason = f"the process that was to run it {how} before it began; see the log"
+                raise _Lost(AttemptError("worker_failed", reason, True)) from None
+            when = " before the handler returned" if code is None or code >= 0 else ""
+            raise _Lost(self._blame(f"the process that ran it {how}{when}")) from None
         except _Nonsense:
             pass
-        raise _Lost(_NO_OUTCOME)
+        raise _Lost(self._blame(_RUBBISH))
 
-    async def _receive(self, max_output_bytes: int) -> tuple[bytes, bytes]:
+    def _blame(self, reason: str) -> AttemptError:
+        """The error of an attempt that is taken for the cause of what has become of its process."""
+        if self._set_up.is_for_suspects:
+            return AttemptError("worker_crashed", reason, False)
+        return AttemptError("process_died", reason, True)
+
+    async def _receive(self) -> tuple[bytes, bytes]:
         """The kind and the body of the next frame. Raises `_Nonsense`, `EOFError` and `ConnectionError`."""
-        kind, length, checksum = HEADER.unpack(await self._read(HEADER.size))
-        if length > {BEGUN: 0, READY: 0, OUTPUT: max_output_bytes, ERROR: MAX_ERROR_BYTES}.get(kind, -1):
+        kind, length, checksum = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+        if length > self._most.get(kind, -1):
             raise _Nonsense
-        body = await self._read(length)
+        body = await self._reader.readexactly(length) if length else b""
         if zlib.crc32(body) != checksum:
             raise _Nonsense
         return kind, body
-
-    async def _read(self, count: int) -> bytes:
-        loop = asyncio.get_running_loop()
-        found = bytearray()
-        while len(found) < count:
-            read = await loop.sock_recv(self._connection, min(count - len(found), READ_BYTES))
-            if not read:
-                raise EOFError
-            found += read
-        return bytes(found)
 
     def _shut(self, direction: int) -> None:
         """Let whoever reads at an end find the end, behind what has been sent so far."""
@@ -241,11 +297,11 @@ class _Child:
             self._connection.shutdown(direction)
 
 
-async def _start() -> _Child:
+async def _start(set_up: SetUp) -> _Child:
     ours, theirs = socket.socketpair()
-    try:
-        ours.setblocking(False)
-        with theirs:
+    with theirs:
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        try:
             process = await asyncio.create_subprocess_exec(
                 *_python(),
                 *("-m", MODULE, str(theirs.fileno())),
@@ -255,10 +311,10 @@ async def _start() -> _Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-    except BaseException:
-        ours.close()
-        raise
-    return _Child(process, ours)
+        except BaseException:
+            writer.transport.abort()
+            raise
+    return _Child(process, ours, (reader, writer), set_up)
 
 
 def _python() -> Sequence[str]:
@@ -270,18 +326,13 @@ def _python() -> Sequence[str]:
     return (sys.executable, *options)
 
 
-def _death(code: int | None, has_begun: bool) -> AttemptError:
-    """The error of a child that ended with `code` (None: it did not) and gave no answer."""
+def _end(code: int | None) -> str:
+    """How a child ended (None: it did not) that gave no answer."""
     if code is None:
-        how = "closed its connection to the engine"
-    elif code < 0:
-        how = f"was ended by signal {_signal_name(-code)}"
-    else:
-        how = f"ended with exit code {code}"
-    if has_begun:
-        when = " before the handler returned" if code is None or code >= 0 else ""
-        return AttemptError("worker_crashed", f"the process that ran it {how}{when}", False)
-    return AttemptError("worker_failed", f"the process that was to run it {how} before it began; see the log", True)
+        return "closed its connection to the engine"
+    if code < 0:
+        return f"was ended by signal {_signal_name(-code)}"
+    return f"ended with exit code {code}"
 
 
 def _signal_name(number: int) -> str:
@@ -289,3 +340,12 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return str(number)
+
+
+def _tell_of(delivery: Delivery) -> None:
+    log.info(
+        "node %s of execution %s runs in a process of its own, apart from all else",
+        delivery.execution.graph.node_ids[delivery.node],
+        delivery.execution.execution_id,
+        extra={"execution_id": delivery.execution.execution_id, "attempt": delivery.attempt},
+    )

@@ -23,15 +23,18 @@ from ..core.machine import AttemptError, Execution, Outcome, hand_back, is_isola
 from ..core.queue import Delivery
 from ..failpoints import failpoint
 from ..plugin_hooks import AttemptWatch
+from .assignment import CLOSE_SECONDS
 from .attempt import Attempt, AttemptResult, Tools, begin, run_attempt
 from .failure import describe_failure, timed_out
 from .limits import LimitedHandlers
+from .slot import Slot
 from .traces import is_task_of_now, left_no_traces
 from .waiting import Gates, Waiting
 
 log = logging.getLogger(__name__)
 
 RunIsolated = Callable[[Delivery, int, Callable[[], None]], Awaitable[AttemptResult]]
+RunInProcess = Callable[[Delivery, int, Callable[[], None], Callable[[float | str], None]], Awaitable[AttemptResult]]
 
 # A slot whose handlers never wait lets the rest of the process run after this many attempts, and all slots
 # together after this long: an attempt that parses a large input takes milliseconds.
@@ -39,35 +42,6 @@ ATTEMPTS_BETWEEN_YIELDS = 32
 LONGEST_TURN_SECONDS = 0.005
 LINGERING_SECONDS = 5.0
 LAST_WORDS_SECONDS = 0.5
-CLOSE_SECONDS = 5.0
-"""What handlers that are classes may take to close, all together."""
-
-
-class _Slot:
-    __slots__ = ("attempt", "deadline", "delivery", "gates", "given_up", "idle", "started_at", "task")
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.idle: asyncio.Future[None] | None = None
-        self.delivery: Delivery | None = None
-        self.attempt: Attempt | None = None
-        self.gates: Gates = ()
-        self.started_at = 0
-        self.deadline = 0.0
-        self.given_up = False
-
-    def enter(self, delivery: Delivery, gates: Gates) -> None:
-        """An attempt starts here, through its gates."""
-        self.delivery, self.gates = delivery, gates
-        for gate in gates:
-            gate.enter()
-
-    def leave(self) -> None:
-        """The attempt has ended, or is no longer waited for."""
-        self.delivery = self.attempt = None
-        for gate in self.gates:
-            gate.leave()
-        self.gates = ()
 
 
 class WorkerPool:
@@ -83,6 +57,7 @@ class WorkerPool:
         on_start: Callable[[str], None],
         may_start: Callable[[Execution], bool],
         run_isolated: RunIsolated,
+        run_in_process: RunInProcess,
         tools: Tools,
         gates: Mapping[str, Gates] = MappingProxyType({}),
         watch: AttemptWatch | None = None,
@@ -95,6 +70,7 @@ class WorkerPool:
 
         `run_isolated` is as `run_attempt`, in a process of its own: for attempts that are suspected of killing theirs.
         It calls its last argument when the attempt begins there, and sees to it itself that this does not take forever.
+        `run_in_process` is the same for handlers whose lane is `process`; it passes on what attempts say of themselves.
         """
         self._concurrency = concurrency
         self._handlers = handlers
@@ -103,6 +79,7 @@ class WorkerPool:
         self._on_start = on_start
         self.may_start = may_start
         self._run_isolated = run_isolated
+        self._run_in_process = run_in_process
         self._tools = tools
         self._waiting = Waiting(gates)
         self._watch_attempts = watch
@@ -112,8 +89,8 @@ class WorkerPool:
         self._held: list[Delivery] = []
         self._has_taken = False
         """Whether deliveries of other replicas' owners have ever been run here."""
-        self._slots: dict[_Slot, None] = {}
-        self._idle: list[_Slot] = []
+        self._slots: dict[Slot, None] = {}
+        self._idle: list[Slot] = []
         self._lingering: dict[asyncio.Task[None], str] = {}
         self.started_count = 0
         """How many attempts have been started so far."""
@@ -289,14 +266,14 @@ class WorkerPool:
         self._tools.threads.close()
 
     def _add_slot(self) -> None:
-        slot = _Slot()
+        slot = Slot()
         self._slots[slot] = None
         slot.task = asyncio.get_running_loop().create_task(
             self._work(slot), name="worker-slot", context=self._context.copy()
         )
         slot.task.add_done_callback(lambda task: self._ended(slot, task))
 
-    async def _work(self, slot: _Slot) -> None:
+    async def _work(self, slot: Slot) -> None:
         attempts = 0
         while not slot.given_up:
             if self._stopping:
@@ -322,7 +299,7 @@ class WorkerPool:
             if attempts % ATTEMPTS_BETWEEN_YIELDS == 0 or self._turn_is_long():
                 await self._yield()
 
-    async def _run(self, slot: _Slot, delivery: Delivery) -> bool:
+    async def _run(self, slot: Slot, delivery: Delivery) -> bool:
         """Run one attempt in this slot; False when the slot must not be used again."""
         execution, node, _ = delivery
         name, is_suspect = execution.graph.handlers[node], is_isolated(*delivery)
@@ -339,10 +316,10 @@ class WorkerPool:
         error: AttemptError | None
         try:
             handler = self._handlers[name]
+            slot.attempt = begin(delivery, handler, self._tools)
             if is_suspect or handler.lane == "process":
-                output, error = await self._run_apart(slot, delivery)
+                output, error = await self._run_apart(slot, delivery, slot.attempt, is_suspect)
             else:
-                slot.attempt = begin(delivery, handler, self._tools)
                 output, error = await run_attempt(slot.attempt, self._tools)
                 if os.getpid() != self._process_id:
                     os._exit(0)  # a copy that the handler has made of this process: it is not asked
@@ -362,18 +339,26 @@ class WorkerPool:
         self._hand_in_outcome(slot, delivery, output, error)
         return usable and left_no_traces(slot.task, context_before)
 
-    def _begin(self, slot: _Slot, delivery: Delivery) -> None:
+    def _begin(self, slot: Slot, delivery: Delivery) -> None:
         """The time of an attempt begins."""
         slot.started_at = self._clock.now()
         slot.deadline = self._clock.monotonic() + delivery.execution.graph.timeouts_seconds[delivery.node]
         self._watch(slot.deadline)
 
-    async def _run_apart(self, slot: _Slot, delivery: Delivery) -> AttemptResult:
+    def _run_apart(
+        self, slot: Slot, delivery: Delivery, attempt: Attempt, is_suspect: bool
+    ) -> Awaitable[AttemptResult]:
+        def begun() -> None:
+            self._begin(slot, delivery)
+
         slot.deadline = math.inf
-        return await self._run_isolated(delivery, self._tools.max_output_bytes, lambda: self._begin(slot, delivery))
+        most = self._tools.max_output_bytes
+        if is_suspect:
+            return self._run_isolated(delivery, most, begun)
+        return self._run_in_process(delivery, most, begun, attempt.context.progress)
 
     def _hand_in_outcome(
-        self, slot: _Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
+        self, slot: Slot, delivery: Delivery, output: bytes | None, error: AttemptError | None
     ) -> None:
         jitter = 0.0
         if error is not None:
@@ -390,7 +375,7 @@ class WorkerPool:
             self._watch_attempts.ended(delivery, outcome)
         self._note_drained()
 
-    def _ended(self, slot: _Slot, task: asyncio.Task[None]) -> None:
+    def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         """A slot's task has ended, by itself or given up: another takes its place."""
         self._lingering.pop(task, None)
         error = None if task.cancelled() else task.exception()
@@ -433,7 +418,7 @@ class WorkerPool:
         if self._drained is not None and not self.running_count and not self._drained.done():
             self._drained.set_result(None)
 
-    def _give_up(self, slot: _Slot) -> None:
+    def _give_up(self, slot: Slot) -> None:
         """Stop a slot and what runs in it, and put a fresh one in its place."""
         slot.given_up = True
         self._slots.pop(slot, None)
@@ -459,7 +444,7 @@ class WorkerPool:
             return
         log.warning("handler %s was told to stop %g s ago and still runs: %s", handler, LINGERING_SECONDS, how)
 
-    def _wake(self, slot: _Slot) -> None:
+    def _wake(self, slot: Slot) -> None:
         if slot.idle is not None and not slot.idle.done():
             slot.idle.set_result(None)
 

@@ -41,6 +41,11 @@ class Warm:
         self._objects: dict[str, tuple[Handler, Any]] = {}
         self._runs: dict[str, RunFunction] = {}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is open."""
+        return bool(self._objects)
+
     def get(self, handler: Handler) -> RunFunction | None:
         """What runs an attempt of a handler, if its object is open."""
         return self._runs.get(handler.name)

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from workflow_engine.plugins import NodeContext, RetryDefaults, handler
+from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.worker.threads import MOST_LINGERING
 
 Make = Callable[..., Awaitable[Any]]
@@ -168,67 +169,85 @@ class Hangs:
 
     def __init__(self, is_cooperative: bool) -> None:
         self.let_go = threading.Event()
+        self.started: asyncio.Queue[None] = asyncio.Queue()
         self.stopped: asyncio.Queue[bool] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         @handler("hangs")
         def hangs(_config: dict[str, Any], context: NodeContext) -> str:
+            loop.call_soon_threadsafe(self.started.put_nowait, None)
             if is_cooperative:
                 stopped = context.cancelled.wait(LONG_SECONDS)
             else:
                 self.let_go.wait(LONG_SECONDS)
                 stopped = context.cancelled.is_set()
             loop.call_soon_threadsafe(self.stopped.put_nowait, stopped)
-            return "too late"
+            return "let go"
 
         self.handler = hangs
 
+    async def cancel_one(self, runtime: Runtime, start_workflow: Make) -> None:
+        """Have an attempt hang, and cancel its execution."""
+        execution_id = await start_workflow(runtime, [{"id": "n", "handler": "hangs"}])
+        await self.started.get()
+        await runtime.engine.cancel(execution_id)
+        while runtime.pool.running_count:
+            await asyncio.sleep(0)
 
-HANGS = {"id": "n", "handler": "hangs", "timeout_seconds": 0.01, "retry_config": {"max_retries": 0}}
 
-
-async def test_a_thread_that_hangs_is_left_and_replaced(start_runtime: Make, run_workflow: Make) -> None:
+async def test_a_plain_function_that_takes_too_long_fails_in_time(start_runtime: Make, run_workflow: Make) -> None:
     hangs = Hangs(is_cooperative=False)
     runtime = await start_runtime(handlers=[hangs.handler, free], worker_concurrency=1)
+    node = {"id": "n", "handler": "hangs", "timeout_seconds": 0.01, "retry_config": {"max_retries": 0}}
 
-    errors = [(await run_workflow(runtime, [HANGS])).failures[0]["type"] for _ in range(3)]
-
-    assert errors == ["timeout"] * 3
-    assert runtime.pool.lingering == ["hangs"] * 3
+    assert (await run_workflow(runtime, [node])).failures[0]["type"] == "timeout"
     assert (await run_workflow(runtime, [{"id": "n", "handler": "free"}])).output == "free"
+    hangs.let_go.set()
+
+
+async def test_a_thread_that_hangs_is_left_and_replaced(
+    start_runtime: Make, start_workflow: Make, run_workflow: Make
+) -> None:
+    hangs = Hangs(is_cooperative=False)
+    runtime = await start_runtime(handlers=[hangs.handler], worker_concurrency=1)
+
+    for _ in range(3):
+        await hangs.cancel_one(runtime, start_workflow)
+
+    assert runtime.pool.lingering == ["hangs"] * 3
     hangs.let_go.set()
     assert [await hangs.stopped.get() for _ in range(3)] == [True] * 3
     while runtime.pool.lingering:
         await asyncio.sleep(0)
+    assert (await run_workflow(runtime, [{"id": "n", "handler": "hangs"}])).output == "let go"
 
 
-async def test_a_handler_whose_threads_never_end_gets_no_more(start_runtime: Make, run_workflow: Make) -> None:
+async def test_a_handler_whose_threads_never_end_gets_no_more(
+    start_runtime: Make, start_workflow: Make, run_workflow: Make
+) -> None:
     hangs = Hangs(is_cooperative=False)
-    runtime = await start_runtime(handlers=[hangs.handler], worker_concurrency=MOST_LINGERING)
-    wide = [HANGS | {"id": f"n{index}"} for index in range(MOST_LINGERING)]
+    runtime = await start_runtime(handlers=[hangs.handler], worker_concurrency=1)
+    for _ in range(MOST_LINGERING):
+        await hangs.cancel_one(runtime, start_workflow)
 
-    assert {each["type"] for each in (await run_workflow(runtime, wide)).failures} == {"timeout"}
-    [refused] = (await run_workflow(runtime, [HANGS])).failures
+    node = {"id": "n", "handler": "hangs", "retry_config": {"max_retries": 0}}
+    [refused] = (await run_workflow(runtime, [node])).failures
 
     assert refused["type"] == "worker_failed"
     assert refused["message"].startswith(f"{MOST_LINGERING} threads run what hangs began and was told to stop")
     hangs.let_go.set()
-    while runtime.pool.lingering:
-        await asyncio.sleep(0)
-    assert (await run_workflow(runtime, [HANGS | {"timeout_seconds": 60.0}])).output == "too late"
 
 
 async def test_a_plain_function_that_looks_is_told_to_stop(
-    start_runtime: Make, start_workflow: Make, run_workflow: Make, stop_runtime: Make
+    start_runtime: Make, start_workflow: Make, stop_runtime: Make
 ) -> None:
     hangs = Hangs(is_cooperative=True)
     runtime = await start_runtime(handlers=[hangs.handler], worker_concurrency=1)
 
-    await run_workflow(runtime, [HANGS])
+    await hangs.cancel_one(runtime, start_workflow)
     assert await hangs.stopped.get()
-    await start_workflow(runtime, [HANGS | {"timeout_seconds": 60.0}])
-    while not runtime.pool.running_count:
-        await asyncio.sleep(0)
+    await start_workflow(runtime, [{"id": "n", "handler": "hangs"}])
+    await hangs.started.get()
     await stop_runtime(runtime)
     assert await hangs.stopped.get()
 

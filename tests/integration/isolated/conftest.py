@@ -33,7 +33,8 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plugin of these tests, installed for this process and for those that it starts."""
     monkeypatch.syspath_prepend(PLUGIN_FOLDER)
     yield
-    sys.modules.pop("isolated_plugin", None)
+    for module in ("isolated_plugin", "process_plugin"):
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

@@ -119,25 +119,23 @@ async def test_plugins_get_the_settings_as_they_are_here(apart: Any, settings: C
 # --- how much of what came before is sent -----------------------------------------------------------------
 
 
-def assigned(delivery: Delivery, settings: ChildSettings) -> tuple[Delivery, int]:
+def assigned(delivery: Delivery) -> tuple[Delivery, int]:
     """The delivery as the child gets it, and how many bytes that takes."""
     from workflow_engine.runtime.worker.assignment import HEADER
 
-    request = write_assignment(delivery, MAX_OUTPUT_BYTES, [], settings)
-    return read_assignment(request[HEADER.size :]).delivery, len(request)
+    request = write_assignment(delivery)
+    return read_assignment(request[HEADER.size :]), len(request)
 
 
-async def test_only_what_a_node_may_read_is_sent(settings: ChildSettings) -> None:
-    delivery, size_bytes = assigned(an_attempt("tell", {"x": "{{ a.output }}"}, {}, b=2, a=1), settings)
+def test_only_what_a_node_may_read_is_sent() -> None:
+    delivery, size_bytes = assigned(an_attempt("tell", {"x": "{{ a.output }}"}, {}, b=2, a=1))
     assert delivery.execution.graph.node_ids == ("a", "b", "node")
     assert delivery.execution.outputs == [b"1", b"2", None]
     assert AttemptInputs(delivery.execution, delivery.node).dependency_outputs() == [("b", b"2"), ("a", b"1")]
     assert size_bytes < 10_000
 
 
-async def test_outputs_that_are_too_large_together_fail_only_who_reads_them(
-    here: Any, apart: Any, settings: ChildSettings
-) -> None:
+async def test_outputs_that_are_too_large_together_fail_only_who_reads_them(here: Any, apart: Any) -> None:
     outputs = {f"n{number}": "x" * (4 * MIB - 2) for number in range(6)}
     unread = an_attempt("give", {"value": "{{ n5.output }}"}, {}, **outputs)
     inputs_read = an_attempt("tell", {}, {}, **outputs)
@@ -150,8 +148,8 @@ async def test_outputs_that_are_too_large_together_fail_only_who_reads_them(
         expected = await here(delivery)
         assert error_of(expected).type == "inputs_too_large"
         assert await apart(delivery) == expected
-    assert assigned(unread, settings)[1] < 5 * MIB
-    assert assigned(many, settings)[1] < 2 * MAX_ATTEMPT_INPUT_BYTES + 16 * MIB
+    assert assigned(unread)[1] < 5 * MIB
+    assert assigned(many)[1] < 2 * MAX_ATTEMPT_INPUT_BYTES + 16 * MIB
 
 
 # --- the end of the process ---------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ Make = Callable[..., Awaitable[Any]]
 SLOTS = 10
 
 
-def nobody_calls() -> Any:
+def nobody_calls(*_arguments: Any) -> Any:
     raise AssertionError("no handler here calls anybody")
 
 
@@ -51,6 +51,7 @@ async def make_pool(outcomes: asyncio.Queue[Outcome]) -> AsyncIterator[Callable[
             on_start=lambda _execution_id: None,
             may_start=lambda _execution: True,
             run_isolated=run_isolated,
+            run_in_process=nobody_calls,
             tools=make_tools(http=nobody_calls, secret=no_secrets, clock=SystemClock(), max_output_bytes=1000),
         )
         pool.start()
