@@ -134,3 +134,14 @@ async def test_who_could_not_speak_while_the_broker_was_away_gets_the_time_to_do
         broker.away = False
     await deliveries.took([0])
     assert list(deliveries.take_lost({"e1"})) == ([] if was_away else [KEY])
+
+
+async def test_what_a_dead_owner_has_named_is_not_lost_while_it_runs_here(
+    broker: Broker, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NoPool, "running", lambda _pool, _execution_id: [(KEY.node, KEY.attempt)])
+    await broker.spill(0, [Task(KEY, "work", "d")])
+    await broker.take(0, ["work"], 1, "r2")
+    broker.now += HOUR
+    await deliveries.took([0])
+    assert list(deliveries.take_lost({"e1"})) == []

@@ -74,6 +74,7 @@ MUST_HAPPEN = {
     "postgres": (*OF_EVERY_TOPOLOGY, *FAULTS_OF_THE_TRANSPORT, "handed_over", "release_fenced"),
     "replicas": (*OF_EVERY_TOPOLOGY, *OF_FLEETS),
     "roles": (*OF_EVERY_TOPOLOGY, *OF_FLEETS),
+    "limits": (*OF_EVERY_TOPOLOGY, *OF_FLEETS, "limit_reached", "limit_exceeded"),
 }
 """What a campaign has not seen it has not tried: it fails."""
 

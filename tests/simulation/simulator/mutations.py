@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +15,7 @@ from workflow_engine.runtime.core import machine
 from workflow_engine.runtime.core.deliveries import DeliveryKey
 from workflow_engine.runtime.core.graph import Graph
 from workflow_engine.runtime.core.machine import AttemptRow, Effects, Execution
-from workflow_engine.runtime.core.shares import NOBODY, Look, Plan, plan
+from workflow_engine.runtime.core.shares import NOBODY, Look, PartitionRecord, Plan, plan
 from workflow_engine.runtime.core.state import NodeState, WorkflowState
 from workflow_engine.runtime.orchestrator.deliveries import Deliveries
 from workflow_engine.runtime.orchestrator.leases import Leases
@@ -262,6 +263,62 @@ def no_look_at_a_taking(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Deliveries, "took", took)
 
 
+def what_was_trimmed_is_waited_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("workflow_engine.runtime.transport.memory._Partition.forget_trimmed", lambda partition: None)
+
+
+def handed_over_while_it_runs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "drained", lambda leases, busy: list(leases._draining))
+
+
+def heartbeats_name_nothing(patch: pytest.MonkeyPatch) -> None:
+    describe = Runtime.describe
+    patch.setattr(Runtime, "describe", lambda runtime: describe(runtime)._replace(attempts=[]))
+
+
+def a_taking_says_nothing_of_what_was_there(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "note_running", lambda leases, execution_ids, partition_of: None)
+
+
+def crashes_told_by_clocks(patch: pytest.MonkeyPatch) -> None:
+    """Whether an execution was there when its partition was taken is asked of two wall clocks."""
+    note, adopt = Leases._note_taking, Owner._adopt
+    taken_at: dict[tuple[Leases, int], int] = {}
+    started_at: dict[str, int] = {}
+
+    def note_taking(leases: Leases, record: PartitionRecord) -> None:
+        note(leases, record)
+        if leases._to_list.get(record.partition):
+            taken_at[leases, record.partition] = leases._clock.now()
+
+    def adopt_noted(owner: Owner, loaded: LoadedExecution, *arguments: Any) -> None:
+        started_at[loaded.record.execution_id] = loaded.record.started_at or 0
+        adopt(owner, loaded, *arguments)
+
+    def is_left(leases: Leases, partition: int, execution_id: str) -> bool:
+        return started_at[execution_id] < taken_at.get((leases, partition), 0)
+
+    patch.setattr(Leases, "_note_taking", note_taking)
+    patch.setattr(Owner, "_adopt", adopt_noted)
+    patch.setattr(Leases, "is_left_by_a_crash", is_left)
+
+
+def a_dead_owner_knows_better_what_runs_here(patch: pytest.MonkeyPatch) -> None:
+    find = Deliveries._find
+
+    def believe(deliveries: Deliveries, *arguments: Any) -> None:
+        pool = deliveries._pool
+        deliveries._pool = SimpleNamespace(running=lambda execution_id: [])  # type: ignore[assignment]
+        find(deliveries, *arguments)
+        deliveries._pool = pool
+
+    patch.setattr(Deliveries, "_find", believe)
+
+
+def what_runs_may_be_run_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkerPool, "_runs", lambda pool, delivery: False)
+
+
 class Case(NamedTuple):
     """A mutation, where it is tried, and the seed from which on: near the first that shows it, where that is late.
 
@@ -288,14 +345,22 @@ CASES = (
     Case(trigger_whatever_the_state, "embedded"),
     Case(requeue_whatever_became_of_it, "embedded"),
     Case(crashes_are_forgotten, "embedded"),
+    Case(a_taking_says_nothing_of_what_was_there, "embedded"),
+    Case(crashes_told_by_clocks, "embedded"),
     Case(no_start_deadline, "postgres"),
     Case(no_version_fence, "postgres"),
     Case(take_whoever_owns_it, "postgres"),
     Case(never_taken_over, "postgres"),
+    Case(handed_over_while_it_runs, "postgres", with_faults=False),
     Case(permission_for_everything, "roles", first_seed=40),
+    Case(permission_whatever_the_state, "roles", first_seed=68),
     Case(permission_for_ever, "roles", first_seed=56),
+    Case(what_was_trimmed_is_waited_for, "roles", first_seed=18),
+    Case(heartbeats_name_nothing, "roles", with_faults=False),
     Case(nothing_is_ever_lost, "replicas"),
+    Case(a_dead_owner_knows_better_what_runs_here, "replicas", first_seed=545),
     Case(crashes_are_forgotten, "replicas"),
     Case(inbox_not_read_again, "replicas"),
+    Case(what_runs_may_be_run_again, "limits", first_seed=412),
     Case(no_look_at_a_taking, "replicas", with_faults=False),
 )

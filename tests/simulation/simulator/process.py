@@ -30,7 +30,13 @@ SHORT = {
     "worker_heartbeat_interval": 1.0,
     "worker_heartbeat_timeout": 3.0,
 }
-BACKENDS = {"embedded": "embedded", "postgres": "postgres", "replicas": "distributed", "roles": "distributed"}
+BACKENDS = {
+    "embedded": "embedded",
+    "postgres": "postgres",
+    "replicas": "distributed",
+    "roles": "distributed",
+    "limits": "distributed",
+}
 
 
 @cache

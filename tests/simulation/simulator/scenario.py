@@ -1,7 +1,8 @@
 """One seed from beginning to end: users, processes that crash and come back, a quiet end, an audit.
 
 Topologies: `embedded` is one process; `postgres` three that share partitions by leases; `replicas` three that also
-talk, each with all roles; `roles` some with roles of their own. One in eight worlds of several processes runs with
+talk, each with all roles; `roles` some with roles of their own; `limits` is as `replicas`, and half of the nodes are of
+a handler that may run and begin only so often on all of them. One in eight worlds of several processes runs with
 the default settings, the others with shorter times.
 
 What must hold, by the numbers that violations begin with:
@@ -22,6 +23,7 @@ What must hold, by the numbers that violations begin with:
 | I16 | all of it with wall clocks that differ and jump | in the worlds that have these faults |
 | I17 | an attempt that kills its processes is found out | at the end |
 | I19 | nothing starts after a cancel was taken in; every command is consumed | at every start, at the end |
+| I20 | no more of a handler with limits runs or begins than it declares, where nothing goes wrong | at every start |
 | I21 | a partition has one owner that may start something | at every start |
 | I22 | recovery needs nobody in particular: processes come back under new names | in every world |
 | I25 | no part of a process ends or fails without a fault that explains it | at the end of every process |
@@ -40,7 +42,7 @@ from simulator.loop import HOST, Deadlock
 from simulator.probes import watched
 from simulator.process import Process, disconnect, settings_of, torment
 from simulator.users import USERS, Journal, User
-from simulator.workload import simulated_handler
+from simulator.workload import simulated_handlers
 from simulator.world import World, describe
 from workflow_engine.config import Settings
 from workflow_engine.plugins.discovery import Catalogue
@@ -52,8 +54,9 @@ from workflow_engine.runtime.core.state import TERMINAL_WORKFLOW_STATES, Workflo
 from workflow_engine.runtime.parts import node_defaults
 from workflow_engine.runtime.ports import Resolution
 
-TOPOLOGIES = ("embedded", "postgres", "replicas", "roles")
+TOPOLOGIES = ("embedded", "postgres", "replicas", "roles", "limits")
 FAULTY_SECONDS = 60.0
+LONGEST_OVERTIME_SECONDS = 240.0
 RECOVERY_SECONDS = 600.0
 BY_DEFAULT_EVERY = 8
 EMBEDDED_LEASE_SECONDS = 6.0
@@ -88,7 +91,7 @@ async def _run(world: World, disk: Disk, all_settings: Sequence[Settings]) -> Jo
     if world.topology != "embedded":
         lease_seconds = all_settings[0].orchestrator_stale_result_timeout
     server = Server(world)
-    catalogue = Catalogue([simulated_handler(world, disk, lease_seconds / 3 if distributed else 0.0)])
+    catalogue = Catalogue(simulated_handlers(world, disk, lease_seconds / 3 if distributed else 0.0))
     processes = [
         Process(world, (disk, server), f"engine-{number}", settings, catalogue)
         for number, settings in enumerate(all_settings)
@@ -99,6 +102,9 @@ async def _run(world: World, disk: Disk, all_settings: Sequence[Settings]) -> Jo
         process.host[0] for process in processes if process.may_start(partition_of(execution_id, disk.partitions))
     ]
     journal = Journal()
+    faulty_until = max(FAULTY_SECONDS, 4 * lease_seconds)
+    # Whatever has not come about by then, such as the first start: faults end.
+    world.loop.call_at(faulty_until + LONGEST_OVERTIME_SECONDS, world.calm_down)
     first, *others = processes
     await first.start()
     late = [world.loop.create_task(_join(world, process)) for process in others]
@@ -109,7 +115,6 @@ async def _run(world: World, disk: Disk, all_settings: Sequence[Settings]) -> Jo
         if f"user-{number}" not in world.without
     ]
     await asyncio.gather(*late)
-    faulty_until = max(FAULTY_SECONDS, 4 * lease_seconds)
     faults = [disk.misbehave(), *(disconnect(world, each.to_store, "store", lease_seconds) for each in processes)]
     if distributed:
         faults += [
@@ -122,8 +127,7 @@ async def _run(world: World, disk: Disk, all_settings: Sequence[Settings]) -> Jo
             fault.close()
     await asyncio.gather(*(torment(world, process, lease_seconds, faulty_until) for process in processes))
     await asyncio.gather(*users)
-    world.quiet = True
-    world.note("quiet")
+    world.calm_down()
     await asyncio.gather(*servers)
     deadline = world.loop.time() + RECOVERY_SECONDS
     while world.loop.time() < deadline and not _all_ended(disk, journal):
@@ -170,9 +174,10 @@ def run_seed(
     except Deadlock as deadlock:
         world.violated(f"I1 deadlock: {deadlock}")
     finally:
+        errors = list(world.loop.errors)
         world.loop.bury()
         HOST.reset(before)
-    for error in world.loop.errors:
+    for error in errors:
         world.violated(f"I25 unhandled: {error.get('message')} {error.get('exception')!r}")
     return world
 

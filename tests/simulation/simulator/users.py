@@ -47,7 +47,10 @@ class User:
         random = self._random
         for round_number in range(random.randrange(2, 6)):
             document = draw_definition(
-                random, f"user-{self._number}-{round_number % 3}", crashing=self._world.with_crashes
+                random,
+                f"user-{self._number}-{round_number % 3}",
+                crashing=self._world.with_crashes,
+                limited=self._world.topology == "limits",
             )
             try:
                 if random.random() < 0.25:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from random import Random
@@ -13,13 +14,17 @@ from pydantic import BaseModel, ConfigDict
 from simulator.disk import Disk
 from simulator.loop import HOST
 from simulator.world import SKEW_SECONDS, World
-from workflow_engine.plugins import Handler, NodeContext, PermanentError, RetryAfter, handler
+from workflow_engine.plugins import Handler, NodeContext, PermanentError, RateLimit, RetryAfter, handler
 from workflow_engine.runtime.clock import SystemClock
 from workflow_engine.runtime.core.machine import AttemptError
 from workflow_engine.runtime.core.queue import Delivery
 from workflow_engine.runtime.core.state import NodeState
 from workflow_engine.runtime.worker.attempt import begin, run_attempt
 from workflow_engine.runtime.worker.tools import make_tools, no_secrets
+
+LIMITED = "limited"
+MAX_RUNNING = 3
+RATE_COUNT, RATE_SECONDS = 10, 5.0
 
 
 class Behaviour(BaseModel):
@@ -33,8 +38,19 @@ class Behaviour(BaseModel):
     upstream: Any = None
 
 
-def draw_definition(random: Random, name: str, *, crashing: bool = False) -> dict[str, Any]:
-    """A random DAG of a handful of nodes, sometimes a wide one; when `crashing`, sometimes with a deadly node."""
+def draw_definition(random: Random, name: str, *, crashing: bool = False, limited: bool = False) -> dict[str, Any]:
+    """A random DAG of a handful of nodes, sometimes a wide one.
+
+    `crashing`: sometimes with a deadly node. `limited`: half of the nodes are of a handler with limits.
+    """
+    document = _draw_graph(random, name, crashing)
+    for node in document["dag"]["nodes"]:
+        if limited and random.random() < 0.5:
+            node["handler"] = LIMITED
+    return document
+
+
+def _draw_graph(random: Random, name: str, crashing: bool) -> dict[str, Any]:
     # Drawn in any case: without the deadly nodes, the rest of the workload stays what it was.
     deadly, position = random.random() < 0.1, random.random()
     if random.random() < 0.1:
@@ -76,11 +92,10 @@ def _node(random: Random, node_id: str, dependencies: list[str], failing: float 
     }
 
 
-def simulated_handler(world: World, disk: Disk, permission_seconds: float) -> Handler:
-    """A handler that behaves as configured, and reports to the oracle outside the engine."""
+def simulated_handlers(world: World, disk: Disk, permission_seconds: float) -> list[Handler]:
+    """A handler that behaves as configured, and reports to the oracle outside the engine; one more with limits."""
     oracle = Oracle(world, disk, permission_seconds)
 
-    @handler("simulated", config=Behaviour)
     async def simulated(config: Behaviour, context: NodeContext) -> Any:
         key = (context.execution_id, context.node_id, context.attempt, HOST.get())
         oracle.check_start(context, key)
@@ -89,7 +104,15 @@ def simulated_handler(world: World, disk: Disk, permission_seconds: float) -> Ha
         finally:
             world.running.discard(key)
 
-    return simulated
+    async def limited(config: Behaviour, context: NodeContext) -> Any:
+        oracle.check_limit(context)
+        return await simulated(config, context)
+
+    handlers = [handler("simulated", config=Behaviour)(simulated)]
+    if world.topology == "limits":
+        rate = RateLimit(RATE_COUNT, RATE_SECONDS)
+        handlers.append(handler(LIMITED, config=Behaviour, max_running=MAX_RUNNING, rate_limit=rate)(limited))
+    return handlers
 
 
 async def _behave(
@@ -171,6 +194,27 @@ class Oracle:
         self._world = world
         self._disk = disk
         self._permission_seconds = permission_seconds
+        self._limited: set[tuple[str, str, int, tuple[str, int]]] = set()
+        self._began_at: deque[float] = deque()
+
+    def check_limit(self, context: NodeContext) -> None:
+        """I20: no more of a handler with limits at a time, and in a time, than it declares.
+
+        Where nothing goes wrong, that is: whoever is cut off from those who keep the permits goes on with what runs
+        although its permits have ended, and a broker that was wiped knows of none.
+        """
+        world, now = self._world, self._world.loop.time()
+        self._limited &= world.running
+        self._limited.add((context.execution_id, context.node_id, context.attempt, HOST.get()))
+        self._began_at.append(now)
+        while self._began_at[0] < now - RATE_SECONDS:
+            self._began_at.popleft()
+        running = sum(not world.loop.is_dead(key[3]) for key in self._limited)
+        world.happened["limit_reached"] += running == MAX_RUNNING
+        if running > MAX_RUNNING or len(self._began_at) > 2 * RATE_COUNT:
+            world.happened["limit_exceeded"] += 1
+            if not world.rates:
+                world.violated(f"I20 {running} of {LIMITED} at once, {len(self._began_at)} in {RATE_SECONDS:g} s")
 
     def check_start(self, context: NodeContext, key: tuple[str, str, int, tuple[str, int]]) -> None:
         world = self._world

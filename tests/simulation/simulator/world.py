@@ -116,6 +116,12 @@ class World:
                 rates[fault] = random.random() * most
         return rates
 
+    def calm_down(self) -> None:
+        """From now on nothing goes wrong."""
+        if not self.quiet:
+            self.quiet = True
+            self.note("quiet")
+
     def draws(self, fault: str) -> bool:
         """Whether the fault is to happen now. Never in the quiet end."""
         rate = self.rates.get(fault)
