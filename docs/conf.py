@@ -16,7 +16,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "extensions.generated", "exte
 exclude_patterns = ["_build", "README.md"]
 nitpicky = True
 # Names of the standard library and of libraries that autodoc meets in signatures: linking them would need the network.
-nitpick_ignore_regex = [("py:.*", r"(?!workflow_engine).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!workflow_engine).*"),
+    ("py:.*", r"workflow_engine\.plugins\.handler\.(Declare|ModelT)"),
+]
 
 myst_enable_extensions = ["deflist", "attrs_block"]
 myst_heading_anchors = 3
