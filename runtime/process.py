@@ -53,6 +53,7 @@ from .transport.checkpoints import Checkpoints
 from .transport.heartbeats import Heartbeats
 from .transport.local import LocalTransport
 from .transport.shared import SharedTransport
+from .watchdog import Watchdog
 from .worker.announcer import Announcer
 from .worker.egress import SharedSession
 from .worker.pool import RunIsolated, WorkerPool
@@ -69,6 +70,8 @@ HOT_AGAIN_SECONDS = 2.0
 ANNOUNCE_SECONDS = 1.0
 FLUSH_SECONDS = 5.0
 AGENT_BACKOFF_SECONDS = (0.1, 5.0)
+LEAST_BLOCK_SECONDS = 10.0
+"""No process ends because its event loop was blocked for less: a machine may be that busy."""
 
 
 class Runtime:
@@ -123,6 +126,7 @@ class Runtime:
             ended_days=settings.retention_days,
             claim_hours=settings.idempotency_key_hours,
         )
+        self.watchdog = self._build_watchdog()
         self.agent_faults = 0
         """How often a part of this process has failed in a way that nobody can explain."""
         self._started_at = self.clock.now()
@@ -331,6 +335,16 @@ class Runtime:
             lease_seconds=math.inf if alone else settings.orchestrator_stale_result_timeout,
             interval_seconds=math.inf if alone else settings.orchestrator_stale_claim_interval,
             tell=(lambda: None) if self.shared is None else partial(self.shared.tell_of_owner, self.replica),
+        )
+
+    def _build_watchdog(self) -> Watchdog:
+        """Whoever runs this process alone starts it. A process ends by it where others can take over."""
+        settings = self.settings
+        lost_seconds = max(settings.orchestrator_stale_result_timeout, settings.worker_heartbeat_timeout)
+        return Watchdog(
+            clock=self.clock,
+            find_attempt=self.pool.attempt_in,
+            limit_seconds=math.inf if settings.backend == "embedded" else max(lost_seconds, LEAST_BLOCK_SECONDS),
         )
 
     def _build_heartbeats(self, broker: Broker) -> Heartbeats:

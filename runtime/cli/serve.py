@@ -40,6 +40,14 @@ def serve(overrides: Mapping[str, Any]) -> int:
 
 
 async def _serve(built: Runtime) -> int:
+    built.watchdog.start()
+    try:
+        return await _serve_watched(built)
+    finally:
+        built.watchdog.stop()
+
+
+async def _serve_watched(built: Runtime) -> int:
     stop = _stop_on_signals()
     async with running(lambda: built) as runtime:
         if runtime.has_role("api"):

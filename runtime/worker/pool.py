@@ -129,11 +129,12 @@ class WorkerPool:
     @property
     def attempts_in_hand(self) -> list[tuple[str, int, int]]:
         """The (execution, node, attempt) that run now."""
-        return [
-            (slot.delivery.execution.execution_id, slot.delivery.node, slot.delivery.attempt)
-            for slot in self._slots
-            if slot.delivery is not None
-        ]
+        in_hand = (slot.delivery for slot in self._slots if slot.delivery is not None)
+        return [(each.execution.execution_id, each.node, each.attempt) for each in in_hand]
+
+    def attempt_in(self, task: object) -> Delivery | None:
+        """What runs in a task of a slot. May be asked from any thread."""
+        return next((slot.delivery for slot in list(self._slots) if slot.task is task), None)
 
     @property
     def lingering(self) -> list[str]:

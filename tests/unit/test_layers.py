@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "runtime/known_handlers.py": PORTS,
     "runtime/orchestrator": FOUNDATION | {"runtime/graphs.py", "observability"},
     "runtime/event_loop.py": frozenset(),
+    "runtime/watchdog.py": CLOCK,
     "runtime/plugin_hooks.py": PORTS | {"plugins", "observability"},
     "runtime/worker": FOUNDATION
     | {"runtime/event_loop.py", "runtime/graphs.py", "runtime/plugin_hooks.py", "plugins", "observability"},
