@@ -46,6 +46,8 @@ SPECIFIED_DEFAULTS = {
     "RETRY_MAX_DELAY": 60.0,
 }
 OTHER_DEFAULTS = {
+    "WORKER_PROCESSES": 4,
+    "WORKER_PROCESS_MEMORY": 1024,
     "BACKEND": "embedded",
     "RUNTIME_ROLES": ("api", "orchestrator", "worker"),
     "DEMO_MODE": False,
