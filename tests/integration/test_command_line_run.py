@@ -212,7 +212,9 @@ async def test_a_plugin_that_cannot_be_loaded(
     install_plugin("broken", source)
     code, output, errors = await run("run", workflow_file({"id": "a", "handler": "input"}))
     assert (code, output) == (2, "")
-    assert errors.startswith(f"plugin broken-plugin (entry point broken) cannot be loaded: {message}")
+    origin = "plugin broken-plugin 1.0 (entry point broken = broken_plugin_module)"
+    assert errors.startswith(f"{origin} cannot be loaded: {message}")
+    assert "PLUGINS_ON_ERROR=skip" in errors
 
 
 @pytest.mark.parametrize("command", ["run", "serve"])

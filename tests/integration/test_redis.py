@@ -512,7 +512,7 @@ async def test_who_listens_to_a_killed_server_is_told_and_may_listen_again(
     server.start()
     async with listening(broker) as news:
         await broker.post(3, ["e1"], [])
-        assert await anext(news) == News(inbox=[3], tasks=[], changed=[], ended=[], owners=[])
+        assert await anext(news) == News(inbox=[3], tasks=[], changed=[], ended=[], owners=[], permits=[])
 
 
 async def test_who_listens_to_a_server_that_stands_still_is_told(make_server: MakeServer, make_broker: Make) -> None:
