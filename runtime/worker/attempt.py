@@ -101,20 +101,19 @@ class Attempt(NamedTuple):
     context: NodeContext
 
 
-def begin(delivery: Delivery, handler: Handler, tools: Tools) -> Attempt:
-    """Begin an attempt: its time runs from now."""
+def begin(delivery: Delivery, handler: Handler, tools: Tools, deadline: float) -> Attempt:
+    """Begin an attempt; its time is up at `deadline`, by `Services.monotonic`."""
     execution, node, attempt = delivery
     graph = execution.graph
     services = tools.plain if handler.is_plain else tools.services
-    timeout_seconds = graph.timeouts_seconds[node]
     inputs = AttemptInputs(execution, node)
     context = NodeContext(
         execution_id=execution.execution_id,
         node_id=graph.node_ids[node],
         handler=handler.name,
         attempt=attempt,
-        timeout_seconds=timeout_seconds,
-        deadline=services.monotonic() + timeout_seconds,
+        timeout_seconds=graph.timeouts_seconds[node],
+        deadline=deadline,
         input_text=execution.input_text,
         dependency_outputs=inputs.dependency_outputs,
         services=services,

@@ -45,6 +45,7 @@ from .assignment import (
 from .attempt import Tools, begin, run_attempt
 from .egress import SharedSession
 from .failure import describe_failure
+from .forks import Original
 from .surroundings import Surroundings, look_around
 from .tools import make_tools
 
@@ -221,13 +222,13 @@ async def _run(delivery: Delivery, catalogue: Catalogue, tools: Tools, engine: _
     if handler is None:
         reason = f"a process of its own does not find the handler {name}: it is of no installed plugin"
         return _answer(None, AttemptError("worker_failed", reason, True))
-    own_id = os.getpid()
-    attempt = begin(delivery, handler, tools)
+    original = Original()
+    timeout_seconds = delivery.execution.graph.timeouts_seconds[delivery.node]
+    attempt = begin(delivery, handler, tools, tools.services.monotonic() + timeout_seconds)
     attempt.context.on_progress = _teller(engine)
     running = asyncio.ensure_future(run_attempt(attempt, tools))
     await asyncio.wait([running])
-    if os.getpid() != own_id:
-        os._exit(0)  # a copy that the handler has made of this process: it is not asked
+    original.end_copies()
     output: bytes | None = None
     error: AttemptError | None
     try:

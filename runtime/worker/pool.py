@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -26,6 +25,7 @@ from ..plugin_hooks import AttemptWatch
 from .assignment import CLOSE_SECONDS
 from .attempt import Attempt, AttemptResult, Tools, begin, run_attempt
 from .failure import describe_failure, timed_out
+from .forks import Original
 from .limits import LimitedHandlers
 from .slot import Slot
 from .traces import is_task_of_now, left_no_traces
@@ -81,6 +81,7 @@ class WorkerPool:
         self._run_isolated = run_isolated
         self._run_in_process = run_in_process
         self._tools = tools
+        self._gates = gates
         self._waiting = Waiting(gates)
         self._watch_attempts = watch
         self.waiting_of: Callable[[str], int] = self._waiting.count_of
@@ -100,7 +101,7 @@ class WorkerPool:
         self._turn_began = 0.0
         self._turn_will_be_noted = False
         self._context = contextvars.copy_context()
-        self._process_id = os.getpid()
+        self._original = Original()
 
     @property
     def running_count(self) -> int:
@@ -304,7 +305,9 @@ class WorkerPool:
         """Run one attempt in this slot; False when the slot must not be used again."""
         execution, node, _ = delivery
         name, is_suspect = execution.graph.handlers[node], is_isolated(*delivery)
-        slot.enter(delivery, self._waiting.gates_of(name, is_suspect))
+        slot.delivery = delivery
+        if is_suspect or name in self._gates:
+            slot.enter(self._waiting.gates_of(name, is_suspect))
         self._begin(slot, delivery)
         self.started_count += 1
         failpoint("worker.attempt.start")
@@ -317,13 +320,12 @@ class WorkerPool:
         error: AttemptError | None
         try:
             handler = self._handlers[name]
-            slot.attempt = begin(delivery, handler, self._tools)
+            slot.attempt = begin(delivery, handler, self._tools, slot.deadline)
             if is_suspect or handler.lane == "process":
                 output, error = await self._run_apart(slot, delivery, slot.attempt, is_suspect)
             else:
                 output, error = await run_attempt(slot.attempt, self._tools)
-                if os.getpid() != self._process_id:
-                    os._exit(0)  # a copy that the handler has made of this process: it is not asked
+                self._original.end_copies()
         except asyncio.CancelledError as cancelled:
             if slot.given_up:
                 raise

@@ -24,15 +24,16 @@ class Slot:
         self.deadline = 0.0
         self.given_up = False
 
-    def enter(self, delivery: Delivery, gates: Gates) -> None:
-        """An attempt starts here, through its gates."""
-        self.delivery, self.gates = delivery, gates
+    def enter(self, gates: Gates) -> None:
+        """The attempt starts here through gates."""
+        self.gates = gates
         for gate in gates:
             gate.enter()
 
     def leave(self) -> None:
         """The attempt has ended, or is no longer waited for."""
         self.delivery = self.attempt = None
-        for gate in self.gates:
-            gate.leave()
-        self.gates = ()
+        if self.gates:
+            for gate in self.gates:
+                gate.leave()
+            self.gates = ()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
+
+from .forks import Original
 
 ResultT = TypeVar("ResultT")
 
@@ -52,7 +53,7 @@ class Threads:
         self._quiet: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = contextvars.copy_context()
-        self._process_id = os.getpid()
+        self._original = Original()
 
     @property
     def lingering(self) -> list[str]:
@@ -132,8 +133,7 @@ class Threads:
             job.error = RuntimeError(f"StopIteration: {error}")
         except BaseException as error:
             job.error = error
-        if os.getpid() != self._process_id:
-            os._exit(0)  # a copy that the work has made of this process: it is not asked
+        self._original.end_copies()
 
     def _collect(self) -> None:
         """Hand on what has been done. Whoever adds to it after this line calls again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -56,7 +57,7 @@ async def here(catalogue: Catalogue) -> AsyncIterator[Callable[[Delivery], Await
 
     async def run(delivery: Delivery) -> Result:
         handler = catalogue[delivery.execution.graph.handlers[delivery.node]]
-        return await run_attempt(begin(delivery, handler, tools), tools)
+        return await run_attempt(begin(delivery, handler, tools, math.inf), tools)
 
     yield run
     await http.close()

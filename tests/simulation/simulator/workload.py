@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -161,7 +162,7 @@ async def run_isolated(
     try:
         name = delivery.execution.graph.handlers[delivery.node]
         tools = make_tools(http=_no_http, secret=no_secrets, clock=SystemClock(), max_output_bytes=max_output_bytes)
-        output, error = await run_attempt(begin(delivery, handlers()[name], tools), tools)
+        output, error = await run_attempt(begin(delivery, handlers()[name], tools, math.inf), tools)
     finally:
         ISOLATED.set(False)
     if error is not None and error.type == ChildDied.__name__:
