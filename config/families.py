@@ -43,6 +43,10 @@ class Family(NamedTuple):
         """The variables of this family that are set, and their texts."""
         return ((name, text) for name, text in environment.items() if name.upper().startswith(self.prefix))
 
+    def own(self, seconds: Mapping[str, float], handler: str) -> float | None:
+        """The seconds of this very handler, if there are any."""
+        return seconds.get(suffix_of(handler))
+
     def of(self, seconds: Mapping[str, float], handler: str) -> float:
         """The seconds of a handler."""
         return seconds.get(suffix_of(handler), seconds[DEFAULT])

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..runtime.core.limits import MAX_DELAY_SECONDS, MAX_RETRIES, MAX_TIMEOUT_SECONDS
+from ..runtime.core.limits import MAX_DELAY_SECONDS, MAX_EXPONENTIAL_BASE, MAX_RETRIES, MAX_TIMEOUT_SECONDS
 from ..runtime.core.permits import MAX_LEVEL
 
-MAX_EXPONENTIAL_BASE = 100.0
 MAX_RUNNING = 1_000_000
 
 

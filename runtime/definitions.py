@@ -12,7 +12,7 @@ from .clock import Clock
 from .core.definition import validate_definition
 from .core.json_text import canonical
 from .core.problem import Problem
-from .errors import DefinitionNotFound, InvalidDefinition, PayloadTooLarge
+from .errors import BackendError, DefinitionNotFound, InvalidDefinition, PayloadTooLarge
 from .graphs import Graphs
 from .known_handlers import KnownHandlers
 from .ports import DefinitionRecord, DefinitionVersion, NewDefinition, Store
@@ -105,7 +105,11 @@ class Definitions:
     async def keep(self, checked: Checked, definition_id: str) -> None:
         """Remember a definition that has been stored: the next one like it is not checked again."""
         if isinstance(checked.reference, NewDefinition):
-            graph = await off_loop(len(checked.body), lambda: self._graphs.compile(checked.document))
+            try:
+                declared = await self._graphs.declared_for(checked.document)
+            except BackendError:
+                return  # it is stored; whoever needs it compiles it
+            graph = await off_loop(len(checked.body), lambda: self._graphs.compile(checked.document, declared))
             self._graphs.keep(definition_id, graph, len(checked.body))
             self._id_of_digest.put(checked.digest, definition_id)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
+from .core.declared import Declared
 from .core.graph import Graph, NodeDefaults, compile_graph
 from .ports import DefinitionRecord
 
@@ -21,12 +22,23 @@ class ReadsDefinitions(Protocol):
         """One definition."""
 
 
-class Graphs:
-    """Graphs by definition id. Definitions never change, so what is cached is never wrong."""
+FindDeclared = Callable[[Collection[str]], Awaitable[Mapping[str, Declared]]]
 
-    def __init__(self, store: ReadsDefinitions, defaults: NodeDefaults) -> None:
+
+async def _nothing_declared(_handlers: Collection[str]) -> Mapping[str, Declared]:
+    return {}
+
+
+class Graphs:
+    """Graphs by definition id. Definitions never change; what handlers declare is as it was when a graph was made."""
+
+    def __init__(
+        self, store: ReadsDefinitions, defaults: NodeDefaults, declared: FindDeclared = _nothing_declared
+    ) -> None:
+        """`declared`: what handlers declare, as far as that is known when a definition is compiled."""
         self._store = store
         self._defaults = defaults
+        self._declared = declared
         self._graphs: OrderedDict[str, tuple[Graph, int]] = OrderedDict()
         self._bytes = 0
 
@@ -39,7 +51,8 @@ class Graphs:
         record = await self._store.read_definition(definition_id)
         if record is None:
             raise LookupError(f"there is no definition {definition_id}")
-        graph = self.compile(json.loads(record.body))
+        document = json.loads(record.body)
+        graph = self.compile(document, await self.declared_for(document))
         self.keep(definition_id, graph, len(record.body))
         return graph
 
@@ -48,9 +61,13 @@ class Graphs:
         kept = self._graphs.get(definition_id)
         return None if kept is None else kept[0]
 
-    def compile(self, document: Mapping[str, Any]) -> Graph:
+    async def declared_for(self, document: Mapping[str, Any]) -> Mapping[str, Declared]:
+        """What the handlers of a valid definition declare. Raises `StoreUnavailable`."""
+        return await self._declared({node["handler"] for node in document["dag"]["nodes"]})
+
+    def compile(self, document: Mapping[str, Any], declared: Mapping[str, Declared]) -> Graph:
         """The graph of a valid definition. Touches nothing of this object: safe in a thread."""
-        return compile_graph(document, self._defaults)
+        return compile_graph(document, self._defaults, declared)
 
     def keep(self, definition_id: str, graph: Graph, body_bytes: int) -> None:
         """Keep a graph; when there is too much, those go that nobody has asked for the longest."""

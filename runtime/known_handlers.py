@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .clock import Clock
 from .core.config_schema import SchemaCheck, usable_schema
+from .core.declared import NOTHING, Declared, read_declared
 from .core.definition import ConfigCheck, named_handlers
 from .core.output_schema import output_schemas
 from .errors import FunctionNotFound
@@ -48,6 +49,7 @@ class KnownHandlers:
         self._reading = asyncio.Lock()
         self._schemas: dict[str, Mapping[str, Any] | None] = {}
         self._outputs: Mapping[str, Mapping[str, Any]] | None = None
+        self._declared: dict[str, Declared] = {}
 
     async def checks(self, document: object) -> Mapping[str, ConfigCheck]:
         """The handlers that this definition may name, each with the check of its configurations.
@@ -63,6 +65,19 @@ class KnownHandlers:
             known = {**self._elsewhere, **self._here}
             self._outputs = output_schemas((name, record.output_schema) for name, record in known.items())
         return self._outputs
+
+    async def declared(self, names: Collection[str]) -> Mapping[str, Declared]:
+        """What these handlers declare, as far as they are known. Raises `StoreUnavailable`."""
+        if self._run_elsewhere and not self._here.keys() >= set(names):
+            await self._read(self._clock.monotonic() - BELIEVED_SECONDS)
+        return {name: self.declared_of(name) for name in names}
+
+    def declared_of(self, name: str) -> Declared:
+        """What a handler declares, by what was read last."""
+        if name not in self._declared:
+            record = self._here.get(name) or self._elsewhere.get(name)
+            self._declared[name] = NOTHING if record is None else read_declared(record.declared)
+        return self._declared[name]
 
     async def _checks(self, named: set[str]) -> Mapping[str, ConfigCheck]:
         wanted = named.difference(self._config_checks) if self._run_elsewhere else ()
@@ -107,6 +122,7 @@ class KnownHandlers:
                 self._read_at = read_at
                 self._schemas = {}
                 self._outputs = None
+                self._declared = {}
             return self._elsewhere
 
     def _schema(self, record: HandlerRecord) -> Mapping[str, Any] | None:

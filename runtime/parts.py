@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..config import Settings
+from ..config.families import HANDLER_TIMEOUTS, STALE_TIMEOUTS
 from ..plugins.discovery import Catalogue
 from ..plugins.handler import Handler
 from ..plugins.values import EngineProcess
@@ -17,6 +18,7 @@ from .clock import Clock
 from .core.graph import NodeDefaults
 from .core.retry import RetryPolicy
 from .errors import SetupError
+from .known_handlers import KnownHandlers
 from .plugin_hooks import PluginHooks
 from .ports import Store
 from .store.sqlite import SqliteStore
@@ -194,7 +196,22 @@ def node_defaults(settings: Settings) -> NodeDefaults:
         settings.retry_exponential_base,
         settings.retry_jitter,
     )
-    return NodeDefaults(policy, settings.handler_timeout_seconds)
+    return NodeDefaults(
+        policy,
+        settings.handler_timeout_seconds,
+        lambda handler: HANDLER_TIMEOUTS.own(settings.handler_timeouts_seconds, handler),
+    )
+
+
+def stale_timeouts(settings: Settings, known: KnownHandlers) -> Callable[[str], float]:
+    """How long a delivery may be out while nobody can say whether its worker lives, by handler."""
+
+    def of(handler: str) -> float:
+        own = STALE_TIMEOUTS.own(settings.stale_timeouts_seconds, handler)
+        declared = known.declared_of(handler).stale_timeout_seconds
+        return own or declared or STALE_TIMEOUTS.of(settings.stale_timeouts_seconds, handler)
+
+    return of
 
 
 def plugin_settings(settings: Settings) -> dict[str, object]:

@@ -16,7 +16,6 @@ from functools import partial
 
 from .. import __version__
 from ..config import Settings, check_supported
-from ..config.families import STALE_TIMEOUTS
 from ..config.kinds import Role
 from ..plugins.discovery import Catalogue, discover
 from . import failpoints
@@ -47,6 +46,7 @@ from .parts import (
     node_defaults,
     plugin_settings,
     served_handlers,
+    stale_timeouts,
 )
 from .ports import Store, Transport
 from .transport.checkpoints import Checkpoints
@@ -105,7 +105,8 @@ class Runtime:
         self.broker = build_broker(settings) if broker is None and settings.backend == "distributed" else broker
         self.shared = None if self.broker is None else SharedTransport(self.broker, self._partition_of)
         self.transport: Transport = self.shared or transport or LocalTransport()
-        self.graphs = Graphs(self.store, node_defaults(settings))
+        self.known_handlers = self._build_known_handlers()
+        self.graphs = Graphs(self.store, node_defaults(settings), self.known_handlers.declared)
         self.leases = self._build_leases()
         self.heartbeats = None if self.broker is None else self._build_heartbeats(self.broker)
         self.checkpoints = self._build_checkpoints()
@@ -396,7 +397,7 @@ class Runtime:
             partition_of=self._partition_of,
             heartbeat_timeout_seconds=settings.worker_heartbeat_timeout,
             look_interval_seconds=settings.worker_stale_claim_interval,
-            stale_timeout_seconds=lambda handler: STALE_TIMEOUTS.of(settings.stale_timeouts_seconds, handler),
+            stale_timeout_seconds=stale_timeouts(settings, self.known_handlers),
             unknown_handler_seconds=settings.unknown_handler_timeout,
             hand_in=self.transport.hand_in,
             nudge=self.transport.nudge,
@@ -453,7 +454,7 @@ class Runtime:
             definitions=Definitions(
                 store=self.store,
                 graphs=self.graphs,
-                handlers=self._known_handlers(),
+                handlers=self.known_handlers,
                 clock=self.clock,
                 max_bytes=settings.max_definition_bytes,
             ),
@@ -464,7 +465,7 @@ class Runtime:
             max_input_bytes=settings.max_input_bytes,
         )
 
-    def _known_handlers(self) -> KnownHandlers:
+    def _build_known_handlers(self) -> KnownHandlers:
         return KnownHandlers(
             here=self.catalogue.records,
             config_checks=self.catalogue.config_checks,

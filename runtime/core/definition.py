@@ -43,7 +43,7 @@ class RetryConfig(BaseModel):
     )
     initial_delay: _Seconds | None = Field(default=None, description="seconds before the first retry")
     max_delay: _Seconds | None = Field(default=None, description="longest delay, in seconds")
-    exponential_base: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] | None = Field(
+    exponential_base: Annotated[float, Field(ge=1, le=limits.MAX_EXPONENTIAL_BASE, allow_inf_nan=False)] | None = Field(
         default=None, description="factor from one delay to the next"
     )
     jitter: bool | None = Field(default=None, description="draw each delay between zero and the backoff")

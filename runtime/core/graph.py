@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from .declared import NOTHING, Declared
 from .retry import RetryPolicy
 from .template import INPUT_ROOT, CompiledConfig, compile_config
 
@@ -17,6 +19,8 @@ class NodeDefaults:
     retry: RetryPolicy
     timeout_seconds: Callable[[str], float]
     """The timeout of an attempt, by handler name."""
+    own_timeout_seconds: Callable[[str], float | None] = lambda _handler: None
+    """The same where it is of this very handler; it wins over what the handler declares."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +59,13 @@ class Graph:
         return len(self.node_ids)
 
 
-def compile_graph(document: Mapping[str, Any], defaults: NodeDefaults) -> Graph:
-    """Compile a definition that `validate_definition` has found without problems."""
+def compile_graph(
+    document: Mapping[str, Any], defaults: NodeDefaults, declared: Mapping[str, Declared] = MappingProxyType({})
+) -> Graph:
+    """Compile a definition that `validate_definition` has found without problems. `declared`: by handler.
+
+    A node's own fields win; then those of the definition, what its handler declares, and the defaults.
+    """
     nodes: Sequence[Mapping[str, Any]] = document["dag"]["nodes"]
     node_ids = tuple(node["id"] for node in nodes)
     index_of = {node_id: index for index, node_id in enumerate(node_ids)}
@@ -66,7 +75,13 @@ def compile_graph(document: Mapping[str, Any], defaults: NodeDefaults) -> Graph:
         for dependency in needed:
             dependents[dependency].append(index)
     handlers = tuple(node["handler"] for node in nodes)
-    workflow_policy = _overlay(defaults.retry, document.get("default_retry_config"))
+    of_handlers = {name: declared.get(name, NOTHING) for name in handlers}
+    of_workflow = document.get("default_retry_config")
+    policies = {name: _overlay(said.over(defaults.retry), of_workflow) for name, said in of_handlers.items()}
+    timeouts = {
+        name: defaults.own_timeout_seconds(name) or said.timeout_seconds or defaults.timeout_seconds(name)
+        for name, said in of_handlers.items()
+    }
     return Graph(
         name=document["name"],
         node_ids=node_ids,
@@ -77,10 +92,8 @@ def compile_graph(document: Mapping[str, Any], defaults: NodeDefaults) -> Graph:
         dependents=tuple(map(tuple, dependents)),
         roots=tuple(index for index, needed in enumerate(dependencies) if not needed),
         exits=tuple(index for index, after in enumerate(dependents) if not after),
-        retry_policies=tuple(_overlay(workflow_policy, node.get("retry_config")) for node in nodes),
-        timeouts_seconds=tuple(
-            float(node.get("timeout_seconds") or defaults.timeout_seconds(node["handler"])) for node in nodes
-        ),
+        retry_policies=tuple(_overlay(policies[node["handler"]], node.get("retry_config")) for node in nodes),
+        timeouts_seconds=tuple(float(node.get("timeout_seconds") or timeouts[node["handler"]]) for node in nodes),
         input_schema=document.get("input_schema"),
         below_input_node=_descendants(index_of.get(INPUT_ROOT), dependents),
     )

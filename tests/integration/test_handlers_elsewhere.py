@@ -11,7 +11,7 @@ import pytest
 from api_client import Make, error_paths, problem, results
 from pydantic import BaseModel
 
-from workflow_engine.plugins import Handler, NodeContext, handler
+from workflow_engine.plugins import Handler, NodeContext, RetryDefaults, handler
 from workflow_engine.runtime.known_handlers import KnownHandlers
 from workflow_engine.runtime.process import Runtime
 from workflow_engine.runtime.store.memory import MemoryStore
@@ -124,6 +124,29 @@ async def test_each_node_runs_where_its_handler_is(start_replica: StartRuntime, 
         async with client.get("/v1/functions") as response:
             workers = {item["name"]: item["workers"] for item in (await response.json())["items"]}
         assert (workers["left"], workers["right"], workers["input"]) == (["a"], ["b"], ["a", "b"])
+
+
+@handler("declares", timeout_seconds=5, stale_timeout_seconds=6, retry=RetryDefaults(max_retries=0))
+async def declares(_config: dict[str, Any], _context: NodeContext) -> None:
+    """Fail."""
+    raise OSError("not today")
+
+
+async def test_a_replica_without_a_handler_knows_what_it_declares(start_replica: StartRuntime, end_of: Make) -> None:
+    without, with_it = await start_replica("a"), await start_replica("b", declares)
+    while "declares" not in {record.name for record in await without.store.list_handlers(0)}:
+        await asyncio.sleep(0)
+
+    submitted = await without.engine.submit({"name": "w", "dag": {"nodes": [{"id": "n", "handler": "declares"}]}})
+    execution_id = await without.engine.trigger(submitted.execution_id, {})
+    ended = await end_of(without, execution_id)
+
+    assert ended.summary == [("n", 1, "FAILED")], "it is not tried again"
+    for replica in (without, with_it):
+        [loaded] = await replica.store.load([execution_id])
+        graph = await replica.graphs.get(loaded.record.definition_id)
+        assert (graph.timeouts_seconds, graph.retry_policies[0].max_retries) == ((5.0,), 0)
+        assert replica.known_handlers.declared_of("declares").stale_timeout_seconds == 6
 
 
 async def test_what_nobody_has_any_more_waits_and_says_so(
