@@ -157,7 +157,8 @@ class NodeContext:
     def progress(self, done: float | str) -> None:
         """Say how far the attempt is: a share from 0 to 1, or a few words, of which 200 characters are kept.
 
-        The last one is shown while the attempt runs, and stored nowhere. Raises `TypeError` and `ValueError`.
+        The process that runs the attempt shows the last one with its node; it is stored nowhere. Raises `TypeError`
+        and `ValueError`.
         """
         if isinstance(done, str):
             done = done[:MAX_PROGRESS_CHARACTERS].encode(errors="replace").decode()

@@ -121,6 +121,9 @@ class NodeStatus(AnswerModel):
     state: NodeState
     attempt: int = Field(description="the number of its current or last attempt; 0 before the first one")
     waiting: NodeWaiting | None = Field(description="why it does not run; null when it does, or has ended")
+    progress: float | str | None = Field(
+        description="what its attempt says of itself: a share from 0 to 1, or a text; null unless it runs here"
+    )
 
 
 class ExecutionResults(AnswerModel):

@@ -58,6 +58,7 @@ class NodeRoutes:
                 "state": seen.state,
                 "attempt": 0 if seen.record.started_at is None else execution.attempts[seen.node],
                 "waiting": None if waiting is None else _waiting_item(waiting),
+                "progress": self._sources.progress(seen.record.execution_id, seen.node),
             },
         )
 

@@ -51,7 +51,8 @@ class HealthSources:
     execution that it has in memory; `unserved`, by handler that no live process has, how many of its nodes wait;
     `queued`, by handler, how many of its attempts wait for whoever runs them.
 
-    Of the role worker: `held_up`, the handlers of which more wait here than may start.
+    Of the role worker: `held_up`, the handlers of which more wait here than may start; `progress`, what an attempt of
+    an execution's node that runs here says of itself.
 
     `plugins_left_out`: those that this process does without because they cannot be used.
     """
@@ -72,3 +73,4 @@ class HealthSources:
     plugins_left_out: Sequence[str] = ()
     queued: Callable[[], Mapping[str, int]] = dict
     held_up: Callable[[], Collection[str]] = tuple
+    progress: Callable[[str, int], float | str | None] = lambda _execution_id, _node: None

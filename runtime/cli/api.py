@@ -71,5 +71,6 @@ def health_sources(runtime: Runtime) -> HealthSources:
         unserved=lambda: runtime.deliveries.unserved,
         plugins_left_out=[plugin.name for plugin in runtime.catalogue.plugins if plugin.error is not None],
         held_up=lambda: runtime.pool.held_up,
+        progress=runtime.pool.progress,
         queued=lambda: runtime.pool.queued_by_handler() + Counter(runtime.deliveries.waiting),
     )

@@ -223,6 +223,14 @@ class WorkerPool:
             if slot.delivery is not None and slot.delivery.execution.execution_id == execution_id
         ]
 
+    def progress(self, execution_id: str, node: int) -> float | str | None:
+        """What an attempt that runs here has last said of itself."""
+        for slot in self._slots:
+            delivery = slot.delivery
+            if delivery is not None and delivery.execution.execution_id == execution_id and delivery.node == node:
+                return None if slot.attempt is None else slot.attempt.context.last_progress
+        return None
+
     def running_partitions(self) -> set[int]:
         """The partitions of which something runs now."""
         return {slot.delivery.execution.partition for slot in self._slots if slot.delivery is not None}

@@ -66,6 +66,29 @@ async def test_a_node_through_its_life(client: Client, gate: Gate) -> None:
     assert shown["waiting"] is None
 
 
+async def test_what_an_attempt_says_of_itself_is_shown_while_it_runs(start_runtime: Make, make_api: Make) -> None:
+    says, may_go_on = asyncio.Event(), asyncio.Event()
+
+    @handler("says")
+    async def says_it(_config: dict[str, Any], context: NodeContext) -> None:
+        context.progress(0.25)
+        context.progress("half of it")
+        says.set()
+        await may_go_on.wait()
+
+    client = await make_api(await start_runtime(handlers=[says_it]))
+    execution_id = await submit(client, flow(("a", "says", []), ("b", "says", ["a"])))
+    await trigger(client, execution_id)
+    await says.wait()
+
+    assert (await node(client, execution_id, "a"))["progress"] == "half of it"
+    assert (await node(client, execution_id, "b"))["progress"] is None
+    may_go_on.set()
+    while (shown := await node(client, execution_id, "a"))["state"] != "COMPLETED":
+        await asyncio.sleep(0)
+    assert shown["progress"] is None
+
+
 async def test_a_node_that_waits_for_its_retry(client: Client) -> None:
     execution_id = await submit(client, flow(("a", "later", [])))
     await trigger(client, execution_id)
