@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from .graph import Graph
 from .machine import AttemptRow, Execution, Suspicion, fold, parked_until
 from .shares import PartitionRecord, partition_of
 from .state import TERMINAL_WORKFLOW_STATES, IllegalTransition, NodeState, WorkflowState
+from .stored import History, StoredExecution
 
 CLOCK_ALLOWANCE_MILLISECONDS = 1_000
 """How far apart the clocks of two processes may be before one of them seems to have started a retry too early."""
@@ -42,62 +43,6 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.invariant} {self.message}"
-
-
-class StoredExecution(Protocol):
-    """An execution's row: `ExecutionRecord` of the ports."""
-
-    @property
-    def execution_id(self) -> str: ...
-    @property
-    def definition_id(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def state(self) -> WorkflowState: ...
-    @property
-    def input_text(self) -> bytes | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def started_at(self) -> int | None: ...
-    @property
-    def completed_at(self) -> int | None: ...
-    @property
-    def parked_until(self) -> int | None: ...
-    @property
-    def retry_of(self) -> str | None: ...
-    @property
-    def resolution(self) -> str | None: ...
-
-
-class StoredCancel(Protocol):
-    """A cancel's row: `CommandRecord` of the ports."""
-
-    @property
-    def command_id(self) -> int: ...
-    @property
-    def created_at(self) -> int: ...
-    @property
-    def consumed(self) -> bool: ...
-    @property
-    def sequence(self) -> int | None: ...
-
-
-class History(Protocol):
-    """Everything that is stored of an execution, as of one moment: `LoadedExecution` of the ports.
-
-    Attempts by sequence. Of inputs and outputs it matters only whether they are there, but to `judge_retry`.
-    """
-
-    @property
-    def record(self) -> StoredExecution: ...
-    @property
-    def attempts(self) -> Sequence[AttemptRow]: ...
-    @property
-    def commands(self) -> Sequence[StoredCancel]: ...
-    @property
-    def suspicions(self) -> Sequence[Suspicion]: ...
 
 
 def judge(history: History, graph: Graph, *, clocks_agree: bool = True) -> list[Finding]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .graph import Graph
 from .machine import AttemptRow
-from .state import NodeState, WorkflowState
+from .state import NodeState
+from .stored import StoredCancel, StoredExecution
 
 
 class EventKind(StrEnum):
@@ -57,32 +58,6 @@ class AttemptTimes(NamedTuple):
     error: Mapping[str, Any] | None
 
 
-class StoredRow(Protocol):
-    """An execution's row: `ExecutionRecord` of the ports."""
-
-    @property
-    def state(self) -> WorkflowState: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def created_at(self) -> int: ...
-    @property
-    def started_at(self) -> int | None: ...
-    @property
-    def completed_at(self) -> int | None: ...
-
-
-class StoredCommand(Protocol):
-    """A cancel's row: `CommandRecord` of the ports."""
-
-    @property
-    def created_at(self) -> int: ...
-    @property
-    def consumed(self) -> bool: ...
-    @property
-    def sequence(self) -> int | None: ...
-
-
 def attempt_times(attempts: Sequence[AttemptRow], started_at: int | None, graph: Graph) -> list[AttemptTimes]:
     """The attempts that have ended, in the order in which they were committed."""
     completed_at: dict[str, int] = {}
@@ -108,7 +83,7 @@ def attempt_times(attempts: Sequence[AttemptRow], started_at: int | None, graph:
 
 
 def events_of(
-    row: StoredRow, attempts: Sequence[AttemptRow], commands: Sequence[StoredCommand], graph: Graph
+    row: StoredExecution, attempts: Sequence[AttemptRow], commands: Sequence[StoredCancel], graph: Graph
 ) -> list[Event]:
     """Everything that has happened, by time. Attempts by sequence."""
     events = [Event(row.created_at, EventKind.CREATED)]
